@@ -1,0 +1,125 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Code says in one word why something happened, or why it didn't yet.
+type Code string
+
+// Why a host was told something.
+const (
+	ByRamp     Code = "ramp"           // its place on the ramp came
+	ByCatchUp  Code = "catch_up"       // its place had come, but something stood in the way then
+	ByLayer    Code = "layer"          // a completed rollout covers it
+	ByFirst    Code = "first_document" // it had no document
+	ByAdoption Code = "adopted"        // it already runs the variable's value
+	ByRestore  Code = "restored"       // its document had been overwritten or deleted by hand
+	ByOperator Code = "operator"       // an operator did it
+)
+
+// Why a rollout isn't moving, or a host isn't told.
+const (
+	Paused            Code = "paused"
+	Frozen            Code = "frozen"
+	Ended             Code = "ended"
+	NotStarted        Code = "not_started"
+	WaitingForRollout Code = "waiting_for_rollout"
+	Stopped           Code = "stop"
+	Aborted           Code = "abort"
+	AuditBehind       Code = "audit_behind"
+	InFlightLimit     Code = "in_flight_limit"
+	RoleInFlightLimit Code = "role_in_flight_limit"
+	HostOffline       Code = "host_offline"
+	HostSettling      Code = "host_settling"
+	HostGone          Code = "host_gone"
+	NotDueYet         Code = "not_due_yet"
+	CatchingUp        Code = "catching_up"
+	Unconfirmed       Code = "unconfirmed"
+	BeyondTarget      Code = "beyond_target"
+	NotSelected       Code = "not_selected"
+	NoRollout         Code = "no_rollout"
+	Drifted           Code = "drifted"
+	RecordDamaged     Code = "record_damaged"
+)
+
+// Reason is a typed reason with its numbers. Fields that don't apply to its
+// Code are zero. Its JSON stands in Tsunami-Reason headers and records.
+type Reason struct {
+	Code     Code    `json:"code"`
+	Role     Word    `json:"role,omitempty"`
+	Host     Host    `json:"host,omitempty"`
+	Rollout  ID      `json:"rollout,omitempty"`
+	Position int     `json:"position,omitempty"` // the host's place in its role's order, from 1
+	Target   int     `json:"target,omitempty"`   // of the role
+	Told     int     `json:"told,omitempty"`     // in the role, before this
+	Share    float64 `json:"share,omitempty"`    // of the ramp, 0 to 1
+	InFlight int     `json:"inFlight,omitempty"`
+	Limit    int     `json:"limit,omitempty"`
+	Sequence uint64  `json:"sequence,omitempty"` // of the abort or stop
+	Detail   string  `json:"detail,omitempty"`   // what a person said, or what was found
+}
+
+// String gives the reason as a sentence without its full stop.
+func (r Reason) String() string {
+	switch r.Code {
+	case "":
+		return ""
+	case ByRamp:
+		return fmt.Sprintf("the ramp is at %.2f%%: host %d of %d in role %s", 100*r.Share, r.Position, r.Target, r.Role)
+	case ByCatchUp:
+		return fmt.Sprintf("overdue, its place on the ramp had come before: host %d of %d in role %s", r.Position, r.Target, r.Role)
+	case ByLayer:
+		return fmt.Sprintf("%s has completed and covers it: host %d of %d in role %s", r.Rollout, r.Position, r.Target, r.Role)
+	case ByFirst:
+		return "the host's first document"
+	case ByAdoption:
+		return "the host already runs the variable's value"
+	case ByRestore:
+		return "its document was overwritten or deleted by hand; this is the last good one"
+	case Paused:
+		return withDetail("paused", r.Detail)
+	case Frozen, Aborted:
+		return withDetail(fmt.Sprintf("frozen by abort %d", r.Sequence), r.Detail)
+	case Stopped:
+		return withDetail(fmt.Sprintf("everything is stopped by stop %d", r.Sequence), r.Detail)
+	case NotStarted:
+		return withDetail("its start has not come", r.Detail)
+	case WaitingForRollout:
+		return fmt.Sprintf("waits for %s to complete", r.Rollout)
+	case AuditBehind:
+		return "the audit log is behind; nothing is told until it has caught up"
+	case InFlightLimit:
+		return fmt.Sprintf("%d hosts are told and not confirmed, the limit is %d", r.InFlight, r.Limit)
+	case RoleInFlightLimit:
+		return fmt.Sprintf("%d hosts of role %s are told and not confirmed, the limit is %d", r.InFlight, r.Role, r.Limit)
+	case HostOffline:
+		return "the host is offline; it is told when it is back"
+	case HostSettling:
+		return withDetail("the host was changed a short time ago", r.Detail)
+	case HostGone:
+		return "the host was not seen for 7 days and doesn't count"
+	case NotDueYet:
+		return fmt.Sprintf("its place on the ramp comes later: host %d of %d in role %s", r.Position, r.Target, r.Role)
+	case CatchingUp:
+		return fmt.Sprintf("its place on the ramp has come; overdue hosts are told one by one, the oldest first (host %d of %d in role %s)", r.Position, r.Target, r.Role)
+	case Unconfirmed:
+		return withDetail("told and not confirmed yet", r.Detail)
+	case BeyondTarget:
+		return fmt.Sprintf("the target of role %s is %d hosts and this one is number %d in its order", r.Role, r.Target, r.Position)
+	case NotSelected:
+		return fmt.Sprintf("%s doesn't select it", r.Rollout)
+	case NoRollout:
+		return "no rollout of this variable is under way"
+	default:
+		return withDetail(strings.ReplaceAll(string(r.Code), "_", " "), r.Detail)
+	}
+}
+
+func withDetail(s, detail string) string {
+	if detail == "" {
+		return s
+	}
+	return s + ": " + detail
+}

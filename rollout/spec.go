@@ -1,0 +1,255 @@
+package rollout
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Spec is the Rollout document: one variable, from what hosts have to one
+// value, across the hosts that it selects, over time.
+type Spec struct {
+	Name     ID       `json:"name"`
+	Variable Name     `json:"variable"`
+	To       Value    `json:"to"`
+	Where    string   `json:"where,omitempty"` // an expression over role, labels and host; empty: every host
+	Ramp     Ramp     `json:"ramp"`
+	Limits   []Limit  `json:"limits,omitempty"`
+	InFlight InFlight `json:"inFlight,omitzero"`
+	// Start is when the rollout leaves pending; the zero time is at once.
+	Start time.Time `json:"start,omitzero"`
+	// After names a rollout that must have completed first.
+	After ID `json:"after,omitempty"`
+	// Settle is the least time between two changes of one host.
+	Settle Duration `json:"settle,omitempty"`
+	// Spread names the labels over which every prefix of a role's order is
+	// even, the most important first.
+	Spread []Word `json:"spread,omitempty"`
+	// Supersedes names the live rollout of the same variable that this one
+	// replaces, starting from the mixed state that it leaves.
+	Supersedes ID `json:"supersedes,omitempty"`
+}
+
+// Ramp says how the share of hosts grows.
+type Ramp struct {
+	Shape   string   `json:"shape,omitempty"`   // linear
+	Over    Duration `json:"over"`              // how long the ramp's clock runs from none to all
+	Percent Percent  `json:"percent,omitempty"` // of each role's matching hosts; default 100
+}
+
+// Limit replaces the ramp's percent for the hosts that it matches; the first
+// that matches a host wins. It applies to each role's matching hosts apart.
+type Limit struct {
+	Where   string  `json:"where,omitempty"`
+	Percent Percent `json:"percent,omitempty"` // default: the ramp's
+	AtLeast int     `json:"atLeast,omitempty"` // hosts
+	AtMost  *int    `json:"atMost,omitempty"`  // hosts; nil: no ceiling
+}
+
+// InFlight limits the hosts that were told and haven't confirmed: each a
+// percentage, rounded down, but never less than one host.
+type InFlight struct {
+	Max     Percent `json:"max,omitempty"`     // of all hosts of the rollout; default 5
+	PerRole Percent `json:"perRole,omitempty"` // of a role's hosts; default 20
+}
+
+// Defaults of InFlight.
+const (
+	DefaultInFlight        Percent = 5
+	DefaultInFlightPerRole Percent = 20
+)
+
+// Percent is a percentage, above 0 and at most 100. It reads 30, 30.5 and
+// "30%". The zero Percent means "not given".
+type Percent float64
+
+// UnmarshalJSON reads 30, "30" or "30%".
+func (p *Percent) UnmarshalJSON(b []byte) error {
+	s := string(b)
+	if strings.HasPrefix(s, `"`) {
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+		s = strings.TrimSpace(strings.TrimSuffix(s, "%"))
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) {
+		return fmt.Errorf("%q isn't a percentage: want a number such as 30 or 30%%", shorten(s))
+	}
+	if f <= 0 || f > 100 {
+		return fmt.Errorf("%v isn't a percentage above 0 and at most 100", f)
+	}
+	*p = Percent(f)
+	return nil
+}
+
+func (p Percent) or(d Percent) Percent {
+	if p == 0 {
+		return d
+	}
+	return p
+}
+
+// String gives "30%".
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'g', -1, 64) + "%" }
+
+// Duration is a time.Duration that is written as Prometheus does: 2w, 1d12h,
+// 90s, 250ms.
+type Duration time.Duration
+
+var units = []struct {
+	name string
+	size time.Duration
+}{
+	{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond},
+}
+
+// ParseDuration reads a duration such as 2w, 36h or 1h30m: whole numbers with
+// the units w, d, h, m, s, ms, each at most once and the larger first.
+func ParseDuration(s string) (Duration, error) {
+	bad := fmt.Errorf("%q isn't a duration: want whole numbers with the units w d h m s ms, such as 2w, 36h or 1h30m", shorten(s))
+	rest, total, last := s, time.Duration(0), -1
+	if rest == "0" {
+		return 0, nil
+	}
+	for rest != "" {
+		i := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+		if i <= 0 {
+			return 0, bad
+		}
+		n, err := strconv.ParseInt(rest[:i], 10, 64)
+		if err != nil {
+			return 0, bad
+		}
+		rest = rest[i:]
+		j := strings.IndexFunc(rest, func(r rune) bool { return r >= '0' && r <= '9' })
+		if j < 0 {
+			j = len(rest)
+		}
+		found := -1
+		for k, u := range units {
+			if u.name == rest[:j] {
+				found = k
+			}
+		}
+		if found <= last {
+			return 0, bad
+		}
+		size := units[found].size
+		if n > (math.MaxInt64-int64(total))/int64(size) {
+			return 0, fmt.Errorf("%q is too long a duration", shorten(s))
+		}
+		total += time.Duration(n) * size
+		last, rest = found, rest[j:]
+	}
+	if s == "" {
+		return 0, bad
+	}
+	return Duration(total), nil
+}
+
+// String writes the duration so that ParseDuration reads it back, to the
+// millisecond.
+func (d Duration) String() string {
+	left := time.Duration(d)
+	if left < time.Millisecond {
+		return "0s"
+	}
+	var b strings.Builder
+	for _, u := range units {
+		if n := left / u.size; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.name)
+			left %= u.size
+		}
+	}
+	return b.String()
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads a duration such as 2w.
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	*d, err = ParseDuration(string(b))
+	return err
+}
+
+// Bounds of a document, so that a hostile one costs little.
+const (
+	maxLimits = 100
+	maxSpread = 8
+	// MaxOver bounds a ramp: design.md's evidence stream keeps longer than
+	// the longest rollout.
+	MaxOver = Duration(366 * 24 * time.Hour)
+)
+
+// Validate checks the document by itself, without the variable it names. Its
+// errors are *FieldError, joined.
+func (s *Spec) Validate() error {
+	var errs []error
+	add := func(field, format string, args ...any) {
+		errs = append(errs, fieldErrorf(field, format, args...))
+	}
+	if _, err := ParseID("rollout", string(s.Name)); err != nil {
+		add("name", "%v", err)
+	}
+	if _, err := ParseName(string(s.Variable)); err != nil {
+		add("variable", "%v", err)
+	}
+	if s.To.IsZero() {
+		add("to", "is missing: the value to move to")
+	}
+	if _, err := ParseWhere(s.Where); err != nil {
+		add("where", "%v", err)
+	}
+	if s.Ramp.Shape != "" && s.Ramp.Shape != "linear" {
+		add("ramp.shape", "%q isn't a shape: want linear", s.Ramp.Shape)
+	}
+	if s.Ramp.Over < 0 || s.Ramp.Over > MaxOver {
+		add("ramp.over", "%s is out of range: want 0s to %s", s.Ramp.Over, MaxOver)
+	}
+	if s.Ramp.Over == 0 {
+		add("ramp.over", "is missing: how long the change takes, such as 2w")
+	}
+	if len(s.Limits) > maxLimits {
+		add("limits", "%d are too many: at most %d", len(s.Limits), maxLimits)
+	}
+	for i, l := range s.Limits {
+		at := fmt.Sprintf("limits[%d]", i)
+		if _, err := ParseWhere(l.Where); err != nil {
+			add(at+".where", "%v", err)
+		}
+		if l.AtLeast < 0 {
+			add(at+".atLeast", "%d is below 0", l.AtLeast)
+		}
+		if l.AtMost != nil && *l.AtMost < 0 {
+			add(at+".atMost", "%d is below 0", *l.AtMost)
+		}
+		if l.AtMost != nil && l.AtLeast > *l.AtMost {
+			add(at+".atLeast", "%d is over atMost %d", l.AtLeast, *l.AtMost)
+		}
+	}
+	if s.Settle < 0 {
+		add("settle", "%s is below 0", s.Settle)
+	}
+	if len(s.Spread) > maxSpread {
+		add("spread", "%d labels are too many: at most %d", len(s.Spread), maxSpread)
+	}
+	if s.After != "" && s.After == s.Name {
+		add("after", "a rollout can't wait for itself")
+	}
+	if s.Supersedes != "" && s.Supersedes == s.Name {
+		add("supersedes", "a rollout can't supersede itself: an id is never used again")
+	}
+	return errors.Join(errs...)
+}
+
+// Covers says whether the rollout, once completed, has moved every host, so
+// that its value becomes the variable's.
+func (s *Spec) Covers() bool {
+	return s.Where == "" && s.Ramp.Percent.or(100) == 100 && len(s.Limits) == 0
+}
