@@ -39,9 +39,9 @@ type Record struct {
 	Changed time.Time `json:"changed"` // of the last transition
 	// Salt makes the order of hosts unforeseeable to agents.
 	Salt string `json:"salt"`
-	// Theta is each role's phase in [0,1), fixed when the ramp's clock first
+	// Theta is the phase in [0,1) of each role (or part of one that a limit cuts out), fixed when the ramp's clock first
 	// starts; a role that isn't in it gets a hash.
-	Theta map[Word]float64 `json:"theta,omitempty"`
+	Theta map[string]float64 `json:"theta,omitempty"`
 	// Acknowledged is the sequence of the newest revision of abort.<id> that a
 	// named operator has acknowledged; 0 where there was none.
 	Acknowledged uint64 `json:"acknowledged,omitempty"`
@@ -75,6 +75,8 @@ type Told struct {
 	Generation uint64    `json:"generation"` // of the document that first carried it
 	Time       time.Time `json:"time"`
 	Checks     []ID      `json:"checks,omitempty"` // that were green on the host when it was told
+	// File says that being in the host\'s files is all there is to the variable.
+	File bool `json:"file,omitempty"`
 }
 
 // Desired is what a host was last told: the body of desired.<host> and, from

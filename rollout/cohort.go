@@ -1,0 +1,299 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// cohort is one rollout with the hosts that it selects.
+type cohort struct {
+	all      map[ID]*cohort // of the snapshot
+	id       ID
+	record   *Record
+	progress Progress
+	where    Where
+	limits   []Where
+	active   bool // a live rollout or a layer: indexed
+
+	roles  map[Word]*role
+	groups []*group // sorted by key
+	tally
+}
+
+// tally counts hosts.
+type tally struct{ n, had, told, confirmed, failed int }
+
+// inFlight counts the hosts that this rollout told and that haven't confirmed.
+func (t tally) inFlight() int { return t.told - t.confirmed }
+
+// role is the unit of in-flight limits.
+type role struct {
+	name Word
+	tally
+}
+
+// group is the unit of targets: the hosts of a role that the same limit
+// matches, or that none does.
+type group struct {
+	key   string // the role's name, and the limit's number where there is one
+	role  *role
+	limit int // its index in the spec, or -1
+	tally
+	members []*member
+	dirty   bool // the order isn't known: membership has changed
+
+	// Derived from members where not dirty. queue holds the untold in order;
+	// those before next were admitted to due: the hosts whose place has come,
+	// in order, told ones not yet swept out.
+	queue []*member
+	next  int
+	due   []*member
+}
+
+// memberState is where a host stands with one rollout.
+type memberState uint8
+
+const (
+	untold memberState = iota
+	had                // it has the value without this rollout, or belongs to a newer one
+	told               // by this rollout
+)
+
+// member is a host in a rollout.
+type member struct {
+	host      *host
+	cohort    *cohort
+	group     *group
+	index     int // in group.members
+	key       uint64
+	state     memberState
+	confirmed bool
+	failed    bool
+}
+
+func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
+	c := &cohort{all: all, id: id, record: r, progress: Progress{CaughtUp: -1}, roles: make(map[Word]*role)}
+	var err error
+	if c.where, err = ParseWhere(r.Spec.Where); err != nil {
+		return nil, fieldErrorf("where", "%v", err)
+	}
+	for i, l := range r.Spec.Limits {
+		w, err := ParseWhere(l.Where)
+		if err != nil {
+			return nil, fieldErrorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
+		}
+		c.limits = append(c.limits, w)
+	}
+	return c, nil
+}
+
+func (c *cohort) clear() {
+	c.roles, c.groups, c.tally = make(map[Word]*role), nil, tally{}
+}
+
+func (c *cohort) selects(h *host) bool {
+	ok, err := c.where.Selects(h.name, h.report.Role, h.report.Labels)
+	return ok && err == nil
+}
+
+func (c *cohort) over() time.Duration { return time.Duration(c.record.Spec.Ramp.Over) }
+
+// add makes the host a member. The caller updates it afterwards.
+func (c *cohort) add(h *host) *member {
+	limit := slices.IndexFunc(c.limits, func(w Where) bool {
+		ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
+		return ok && err == nil
+	})
+	m := &member{host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name))}
+	g := m.group
+	m.index = len(g.members)
+	g.members = append(g.members, m)
+	g.dirty = true
+	m.count(1)
+	return m
+}
+
+func (c *cohort) remove(m *member) {
+	m.count(-1)
+	g := m.group
+	last := len(g.members) - 1
+	g.members[m.index] = g.members[last]
+	g.members[m.index].index = m.index
+	g.members = g.members[:last]
+	g.dirty = true
+}
+
+func groupKey(role Word, limit int) string {
+	if limit < 0 {
+		return string(role)
+	}
+	return string(role) + "/" + strconv.Itoa(limit)
+}
+
+func (c *cohort) group(name Word, limit int) *group {
+	key := groupKey(name, limit)
+	i, ok := slices.BinarySearchFunc(c.groups, key, func(g *group, k string) int { return cmp.Compare(g.key, k) })
+	if ok {
+		return c.groups[i]
+	}
+	r := c.roles[name]
+	if r == nil {
+		r = &role{name: name}
+		c.roles[name] = r
+	}
+	g := &group{key: key, role: r, limit: limit, dirty: true}
+	c.groups = slices.Insert(c.groups, i, g)
+	return g
+}
+
+// count adds the member to the tallies, or takes it out.
+func (m *member) count(sign int) {
+	for _, t := range []*tally{&m.group.tally, &m.group.role.tally, &m.cohort.tally} {
+		t.n += sign
+		switch m.state {
+		case had:
+			t.had += sign
+		case told:
+			t.told += sign
+			if m.confirmed {
+				t.confirmed += sign
+			}
+			if m.failed {
+				t.failed += sign
+			}
+		}
+	}
+}
+
+// update takes note of a change to the member's host.
+func (m *member) update() {
+	state, confirmed, failed := m.judge()
+	if state == m.state && confirmed == m.confirmed && failed == m.failed {
+		return
+	}
+	if state != m.state && state == untold {
+		m.group.dirty = true // back among those still to come
+	}
+	m.count(-1)
+	m.state, m.confirmed, m.failed = state, confirmed, failed
+	m.count(1)
+}
+
+func (m *member) judge() (state memberState, confirmed, failed bool) {
+	h, spec := m.host, &m.cohort.record.Spec
+	if h.desired != nil {
+		t, ok := h.desired.Told[spec.Variable]
+		value := h.desired.Values[spec.Variable]
+		switch {
+		case ok && t.Rollout == m.cohort.id:
+			return told, h.confirms(spec.Variable, value, t), h.failed(spec.Variable, t)
+		case ok && value == spec.To:
+			return had, false, false
+		case ok && t.Rollout != "" && !m.cohort.newerThan(m.cohort.all[t.Rollout]):
+			return had, false, false // by a newer rollout: a host is never taken back
+		}
+	}
+	for _, o := range h.members {
+		if o.cohort != m.cohort && o.cohort.record.Spec.Variable == spec.Variable && o.cohort.newerThan(m.cohort) {
+			return had, false, false
+		}
+	}
+	return untold, false, false
+}
+
+// newerThan says whether c was created after d. Nothing is newer than a rollout
+// whose record isn't known.
+func (c *cohort) newerThan(d *cohort) bool {
+	return d != nil && cmp.Or(c.record.Created.Compare(d.record.Created), cmp.Compare(c.id, d.id)) > 0
+}
+
+// confirms says whether the host runs the value that it was told, and the
+// checks that were green then have passed since.
+func (h *host) confirms(name Name, v Value, t Told) bool {
+	r := h.report
+	if r == nil || r.Generation < t.Generation {
+		return false
+	}
+	e := r.Enact[name]
+	if e.Status == Unenacted || e.Status == "" {
+		// Only a variable that lives in the files alone is confirmed so; the
+		// scheduler says so by leaving no other way: see Told.File.
+		if !t.File {
+			return false
+		}
+	} else if !v.Matches(r.Actual[name]) {
+		return false
+	}
+	for _, id := range t.Checks {
+		c, ok := r.Checks[id]
+		if ok && (c.Status != Passing || c.Generation < t.Generation) {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *host) failed(name Name, t Told) bool {
+	if h.report == nil {
+		return false
+	}
+	e := h.report.Enact[name]
+	return e.Status == EnactFail && e.Generation >= t.Generation
+}
+
+// line is the straight line of the group's hosts that this rollout has to
+// tell: those that have the value anyway take places of the target without
+// being told.
+func (g *group) line(c *cohort) line {
+	theta, ok := c.record.Theta[g.key]
+	if !ok {
+		theta = unit(salted(c.record.Salt, "late role "+g.key))
+	}
+	return line{t: max(0, g.target(c)-g.had), theta: theta, over: c.over()}
+}
+
+// target is the group's T.
+func (g *group) target(c *cohort) int {
+	percent := c.record.Spec.Ramp.Percent.or(100)
+	if g.limit < 0 {
+		return target(g.n, percent, nil)
+	}
+	l := &c.record.Spec.Limits[g.limit]
+	return target(g.n, l.Percent.or(percent), l)
+}
+
+// admit brings due up to date with the quota: the first quota − told untold
+// hosts, in order.
+func (g *group) admit(c *cohort, quota int) {
+	if g.dirty {
+		g.rebuild(c)
+	}
+	g.due = slices.DeleteFunc(g.due, func(m *member) bool { return m.state != untold })
+	want := max(0, quota-g.told)
+	if len(g.due) > want {
+		g.rebuild(c)
+	}
+	for len(g.due) < want && g.next < len(g.queue) {
+		if m := g.queue[g.next]; m.state == untold {
+			g.due = append(g.due, m)
+		}
+		g.next++
+	}
+}
+
+func (g *group) rebuild(c *cohort) {
+	ps := make([]place, 0, len(g.members))
+	for _, m := range g.members {
+		ps = append(ps, place{key: m.key, m: m})
+	}
+	arrange(ps, c.record.Salt, c.record.Spec.Spread)
+	g.queue = g.queue[:0]
+	for _, p := range ps {
+		if p.m.state == untold {
+			g.queue = append(g.queue, p.m)
+		}
+	}
+	g.next, g.due, g.dirty = 0, g.due[:0], false
+}

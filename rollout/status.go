@@ -1,0 +1,361 @@
+package rollout
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Status is a rollout as it stands.
+type Status struct {
+	ID     ID
+	Record *Record
+	// Layer says that it has completed and still covers hosts that join.
+	Layer     bool
+	Reason    Reason // why it isn't moving, or why it ended; zero while it moves
+	Target    int    // hosts
+	Told      int    // hosts that were told the value or had it before
+	Confirmed int
+	Failed    int
+	InFlight  int
+	Limit     int // of InFlight
+	Planned   int // hosts that the straight line has told by now
+	Elapsed   time.Duration
+	Ends      time.Time // if nothing holds it from now on; zero where it is held or has ended
+	Next      time.Time // when the next host is due
+	Roles     []RoleStatus
+}
+
+// RoleStatus is one role of a rollout.
+type RoleStatus struct {
+	Role                            Word
+	Hosts                           int // that the rollout selects
+	Target, Told, Confirmed, Failed int
+	InFlight                        int
+	Next                            time.Time // when its next host is due
+}
+
+// Flight is a host that was told and hasn't confirmed.
+type Flight struct {
+	Host   Host
+	Role   Word
+	Since  time.Time
+	Enact  Enact
+	Online bool
+}
+
+// Rollouts lists all rollouts by age.
+func (s *Snapshot) Rollouts() []ID {
+	ids := make([]ID, len(s.ordered))
+	for i, c := range s.ordered {
+		ids[i] = c.id
+	}
+	return ids
+}
+
+// Status says how a rollout stands. It returns an error wrapping ErrNotFound.
+func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return Status{}, err
+	}
+	p := c.progress
+	st := Status{
+		ID: id, Record: c.record, Elapsed: p.Elapsed,
+		Target: p.Target, Told: p.Told, Confirmed: p.Confirmed, Failed: p.Failed, Planned: p.Told,
+		Reason: s.why(c, now),
+	}
+	if !c.active {
+		return st, nil
+	}
+	clock := s.elapsed(c, now)
+	st.Layer = c.record.State == StateCompleted
+	st.Elapsed, st.Target = clock, c.target()
+	st.Told, st.Confirmed, st.Failed = c.told+c.had, c.confirmed+c.had, c.failed
+	st.InFlight, st.Limit = c.inFlight(), c.limit()
+	st.Planned = 0
+	for _, g := range c.groups {
+		st.Planned += min(g.had, g.target(c)) + g.line(c).quota(clock)
+	}
+	started := now
+	if c.record.State == StatePending && c.record.Spec.Start.After(now) {
+		started = c.record.Spec.Start
+	}
+	if !st.Layer && (p.Running || c.record.State == StatePending && c.record.Spec.After == "") {
+		st.Ends = started.Add(max(0, c.over()-clock))
+	}
+	st.Roles = s.roles(c, started, clock)
+	for _, r := range st.Roles {
+		if p.Running && !r.Next.IsZero() && (st.Next.IsZero() || r.Next.Before(st.Next)) {
+			st.Next = r.Next
+		}
+	}
+	return st, nil
+}
+
+// why is the reason that a person is shown.
+func (s *Snapshot) why(c *cohort, now time.Time) Reason {
+	switch c.record.State {
+	case StatePending:
+		return s.pending(c, now)
+	case StateRunning:
+		if r := s.held(); r.Code != "" {
+			return r
+		}
+		if c.progress.Hold.Code == InFlightLimit { // with today's numbers
+			return Reason{Code: InFlightLimit, InFlight: c.inFlight(), Limit: c.limit()}
+		}
+		return c.progress.Hold
+	case StatePaused:
+		return Reason{Code: Paused, Detail: c.record.Why}
+	case StateFrozen:
+		a := s.aborts[c.id]
+		return Reason{Code: Frozen, Sequence: a.Sequence, Detail: a.Why}
+	case StateCompleted:
+		if a := s.aborts[c.id]; c.active && a.Sequence > c.record.Acknowledged {
+			return Reason{Code: Aborted, Sequence: a.Sequence, Detail: a.Why}
+		}
+		return Reason{}
+	default:
+		return Reason{Code: Ended, Detail: c.record.Why}
+	}
+}
+
+// roles sums the groups up by role. The clock shows `clock` at started.
+func (s *Snapshot) roles(c *cohort, started time.Time, clock time.Duration) []RoleStatus {
+	out := make([]RoleStatus, 0, len(c.roles))
+	for _, g := range c.groups {
+		i := slices.IndexFunc(out, func(r RoleStatus) bool { return r.Role == g.role.name })
+		if i < 0 {
+			i = len(out)
+			out = append(out, RoleStatus{Role: g.role.name})
+		}
+		r := &out[i]
+		r.Hosts += g.n
+		r.Target += max(g.target(c), min(g.n, g.had+g.told))
+		r.Told += g.told + g.had
+		r.Confirmed += g.confirmed + g.had
+		r.Failed += g.failed
+		r.InFlight += g.inFlight()
+		if l := g.line(c); l.quota(clock) < l.t {
+			if at := started.Add(l.due(l.quota(clock)+1) - clock); r.Next.IsZero() || at.Before(r.Next) {
+				r.Next = at
+			}
+		}
+	}
+	return out
+}
+
+// Flights lists who is in flight, the longest first, at most limit of them.
+func (s *Snapshot) Flights(id ID, limit int) []Flight {
+	c := s.cohorts[id]
+	if c == nil || !c.active {
+		return nil
+	}
+	var out []Flight
+	for _, g := range c.groups {
+		for _, m := range g.members {
+			if m.state == told && !m.confirmed {
+				h := m.host
+				f := Flight{Host: h.name, Role: g.role.name, Since: h.desired.Told[c.record.Spec.Variable].Time, Online: h.presence == Online}
+				if h.report != nil {
+					f.Enact = h.report.Enact[c.record.Spec.Variable]
+				}
+				out = append(out, f)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Flight) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Host, b.Host)) })
+	return out[:min(len(out), limit)]
+}
+
+// HostStatus is one host as it stands.
+type HostStatus struct {
+	Host           Host
+	Report         *Report  // nil: it never reported itself
+	Desired        *Desired // nil: it was never told anything
+	Presence       Presence
+	Damaged        bool
+	Decommissioned bool
+}
+
+// Host says how a host stands. It returns an error wrapping ErrNotFound.
+func (s *Snapshot) Host(name Host) (HostStatus, error) {
+	h := s.hosts[name]
+	if h == nil || h.report == nil && h.desired == nil && !h.decommissioned {
+		return HostStatus{}, notFound("host", string(name))
+	}
+	return h.status(), nil
+}
+
+func (h *host) status() HostStatus {
+	return HostStatus{h.name, h.report, h.desired, h.presence, h.damaged, h.decommissioned}
+}
+
+// Hosts lists the hosts that count, by name.
+func (s *Snapshot) Hosts() []Host {
+	out := make([]Host, 0, len(s.hosts))
+	for name, h := range s.hosts {
+		if h.report != nil && !h.decommissioned {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Variables lists the variables by name.
+func (s *Snapshot) Variables() []*Variable {
+	out := slices.Collect(maps.Values(s.variables))
+	slices.SortFunc(out, func(a, b *Variable) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Variable returns a variable, or an error wrapping ErrNotFound.
+func (s *Snapshot) Variable(name Name) (*Variable, error) {
+	if v := s.variables[name]; v != nil {
+		return v, nil
+	}
+	return nil, notFound("variable", string(name))
+}
+
+// LiveRollout names the variable's live rollout, or "".
+func (s *Snapshot) LiveRollout(variable Name) ID {
+	if c := s.liveOf(variable); c != nil {
+		return c.id
+	}
+	return ""
+}
+
+// Drifted says whether the host runs something else than it was told, or,
+// untold, than the variable's value. A host that is still enacting hasn't
+// drifted.
+func (h HostStatus) Drifted(v *Variable) bool {
+	if h.Report == nil {
+		return false
+	}
+	actual := h.Report.Actual[v.Name]
+	if actual.IsZero() {
+		return false
+	}
+	if h.Desired != nil {
+		if want, ok := h.Desired.Values[v.Name]; ok {
+			e := h.Report.Enact[v.Name]
+			return (e.Status == Enacted || e.Status == DriftedOff) && h.Report.Generation >= h.Desired.Told[v.Name].Generation && !want.Matches(actual)
+		}
+	}
+	return !v.Value.IsZero() && !v.Value.Matches(actual)
+}
+
+// Explanation says why a host has a variable's value, and why not yet another.
+type Explanation struct {
+	Value     Value // that it was told; absent: none
+	Actual    Value
+	Told      Told
+	Confirmed bool
+	// Next is the rollout that has yet to tell the host To, when it is due, as
+	// far as that can be said, and what stands in the way.
+	Next    ID
+	To      Value
+	Due     time.Time
+	Blocked []Reason
+}
+
+// Explain answers why, and why not yet. It returns an error wrapping
+// ErrNotFound for an unknown host or variable.
+func (s *Snapshot) Explain(name Host, variable Name, now time.Time) (Explanation, error) {
+	h := s.hosts[name]
+	if h == nil || h.report == nil {
+		return Explanation{}, notFound("host", string(name))
+	}
+	v, err := s.Variable(variable)
+	if err != nil {
+		return Explanation{}, err
+	}
+	e := Explanation{Actual: h.report.Actual[variable]}
+	if h.desired != nil {
+		e.Value, e.Told = h.desired.Values[variable], h.desired.Told[variable]
+		e.Confirmed = !e.Value.IsZero() && h.confirms(variable, e.Value, e.Told)
+	}
+	c := s.nextFor(h, variable)
+	if c == nil {
+		if live := s.liveOf(variable); live != nil && e.Told.Rollout != live.id && e.Value != live.record.Spec.To {
+			e.Blocked = append(e.Blocked, Reason{Code: NotSelected, Rollout: live.id})
+		} else if e.Value.IsZero() {
+			e.Blocked = append(e.Blocked, Reason{Code: NoRollout})
+		}
+		if h.status().Drifted(v) {
+			e.Blocked = append(e.Blocked, Reason{Code: Drifted, Detail: "the host runs " + e.Actual.String() + "; a rollout can move it"})
+		}
+		return e, nil
+	}
+	e.Next, e.To = c.id, c.record.Spec.To
+	s.explain(h, c, now, &e)
+	return e, nil
+}
+
+func (s *Snapshot) nextFor(h *host, variable Name) *cohort {
+	for _, m := range h.members {
+		if m.cohort.record.Spec.Variable == variable && m.state == untold {
+			return m.cohort
+		}
+	}
+	return nil
+}
+
+func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
+	block := func(r Reason) {
+		if r.Code != "" && !slices.ContainsFunc(e.Blocked, func(b Reason) bool { return b.Code == r.Code }) {
+			e.Blocked = append(e.Blocked, r)
+		}
+	}
+	why := s.why(c, now)
+	block(why)
+	if h.presence == Offline {
+		block(Reason{Code: HostOffline})
+	}
+	if h.damaged || h.desired == nil {
+		block(Reason{Code: RecordDamaged, Detail: "the host has no good document yet"})
+	}
+	plan := s.plan(c, now)
+	i := slices.IndexFunc(plan.Hosts, func(p Planned) bool { return p.Host == h.name })
+	if i < 0 {
+		m := h.members[slices.IndexFunc(h.members, func(m *member) bool { return m.cohort == c })]
+		block(Reason{Code: BeyondTarget, Role: m.group.role.name, Target: m.group.target(c), Position: m.rank()})
+		return
+	}
+	p := plan.Hosts[i]
+	m := h.members[slices.IndexFunc(h.members, func(m *member) bool { return m.cohort == c })]
+	g := m.group
+	r := Reason{Code: NotDueYet, Role: p.Role, Position: p.Position, Target: g.target(c)}
+	if clock := s.elapsed(c, now); g.line(c).due(p.Position-g.had) <= clock && c.record.State != StatePending {
+		r.Code = CatchingUp
+		if !(&round{s: s, c: c}).roleRoom(g.role) {
+			block(Reason{Code: RoleInFlightLimit, Role: p.Role, InFlight: g.role.inFlight(), Limit: c.roleLimit(g.role)})
+		}
+	}
+	block(r)
+	if settled := h.lastTold().Add(time.Duration(c.record.Spec.Settle)); settled.After(now) {
+		block(Reason{Code: HostSettling, Detail: "until " + settled.UTC().Format(time.RFC3339)})
+	}
+	if c.progress.Running || c.record.State == StatePending && why.Code != WaitingForRollout {
+		e.Due = p.Due
+	}
+}
+
+// rank is the member's number in its group's order, told ones first.
+func (m *member) rank() int {
+	g := m.group
+	n := g.had + g.told
+	for _, o := range g.queue {
+		if o.state != untold {
+			continue
+		}
+		n++
+		if o == m {
+			break
+		}
+	}
+	return n
+}

@@ -1,0 +1,164 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Errors of requests. Their texts say what would be right; match them with
+// errors.Is.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrRefused  = errors.New("refused")
+)
+
+func refusef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
+}
+
+func (r *Record) become(s State, by ID, why string, now time.Time) {
+	r.State, r.By, r.Why, r.Changed = s, by, why, now.UTC()
+}
+
+// run starts the ramp's clock for the first time.
+func (r *Record) run(now time.Time, theta map[string]float64) {
+	r.Theta = theta
+	r.become(StateRunning, r.Author, "started", now)
+}
+
+func (r *Record) freeze(by ID, a Abort, now time.Time) {
+	r.Abort = a.Sequence
+	r.become(StateFrozen, by, a.Why, now)
+}
+
+func (r *Record) complete(now time.Time) {
+	r.become(StateCompleted, Scheduler, "every target is told and confirmed", now)
+}
+
+// Create makes the step that starts a rollout. It returns *FieldError, joined,
+// for a document that is wrong, and an error wrapping ErrRefused for one that
+// is right but can't be started now.
+func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Step, error) {
+	if err := s.Check(spec); err != nil {
+		return Step{}, err
+	}
+	if s.cohorts[spec.Name] != nil {
+		return Step{}, refusef("there is a rollout %s already, and an id is never used again: choose another name", spec.Name)
+	}
+	if a := s.aborts[spec.Name]; a.Sequence > 0 {
+		return Step{}, refusef("abort.%s exists already (sequence %d): choose another name", spec.Name, a.Sequence)
+	}
+	step := Step{Rollout: spec.Name, Progress: &Progress{Led: s.Led(now), CaughtUp: -1}}
+	live := s.liveOf(spec.Variable)
+	switch {
+	case live == nil && spec.Supersedes != "":
+		return Step{}, refusef("%s isn't a live rollout of %s: leave supersedes out", spec.Supersedes, spec.Variable)
+	case live != nil && spec.Supersedes != live.id:
+		return Step{}, refusef("%s of %s is %s: cancel it, or start this one with supersedes: %s", live.id, spec.Variable, live.record.State, live.id)
+	case live != nil:
+		old := *live.record
+		old.become(StateSuperseded, author, "superseded by "+string(spec.Name), now)
+		step.Records = append(step.Records, RecordChange{live.id, old})
+	}
+	r := Record{Spec: spec, Author: author, Created: now.UTC(), Salt: Salt(seed, spec.Name)}
+	r.become(StatePending, author, "created", now)
+	step.Records = append(step.Records, RecordChange{spec.Name, r})
+	return step, nil
+}
+
+// Check says whether the document is right in itself and for its variable.
+func (s *Snapshot) Check(spec Spec) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	v := s.variables[spec.Variable]
+	if v == nil {
+		return fieldErrorf("variable", "there is no variable %s: apply its document first", spec.Variable)
+	}
+	if err := v.Accept(spec.To); err != nil {
+		return fieldErrorf("to", "%v", err)
+	}
+	if spec.After != "" && s.cohorts[spec.After] == nil {
+		return fieldErrorf("after", "there is no rollout %s", spec.After)
+	}
+	return nil
+}
+
+func (s *Snapshot) liveOf(variable Name) *cohort {
+	for _, c := range s.ordered {
+		if c.record.Spec.Variable == variable && c.record.State.Live() {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s *Snapshot) find(id ID) (*cohort, error) {
+	if c := s.cohorts[id]; c != nil {
+		return c, nil
+	}
+	return nil, notFound("rollout", string(id))
+}
+
+// Pause makes the step running → paused.
+func (s *Snapshot) Pause(id, by ID, why string, now time.Time) (Step, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return Step{}, err
+	}
+	if c.record.State != StateRunning {
+		return Step{}, refusef("%s is %s: only a running rollout can be paused", id, c.record.State)
+	}
+	r := *c.record
+	r.become(StatePaused, by, why, now)
+	return s.transition(c, r, now, Reason{Code: Paused, Detail: why}, r.Acknowledged), nil
+}
+
+// Resume makes the step paused → running, or frozen → running: the latter
+// needs the sequence of the newest revision of abort.<id>, which the operator
+// thereby acknowledges. For a completed rollout that was aborted as a layer it
+// acknowledges the abort.
+func (s *Snapshot) Resume(id, by ID, why string, acknowledge uint64, now time.Time) (Step, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return Step{}, err
+	}
+	newest := s.aborts[id]
+	aborted := newest.Sequence > c.record.Acknowledged
+	switch {
+	case c.record.State != StatePaused && c.record.State != StateFrozen && (c.record.State != StateCompleted || !aborted):
+		return Step{}, refusef("%s is %s: only a paused or frozen rollout can be resumed", id, c.record.State)
+	case aborted && acknowledge == 0:
+		return Step{}, refusef("%s is frozen by abort %d (%s): resume it with --acknowledge %d", id, newest.Sequence, newest.Why, newest.Sequence)
+	case acknowledge != 0 && acknowledge != newest.Sequence:
+		return Step{}, refusef("the newest abort of %s has sequence %d (%s), not %d: read it, then acknowledge it", id, newest.Sequence, newest.Why, acknowledge)
+	}
+	r := *c.record
+	r.Acknowledged = newest.Sequence
+	if r.State != StateCompleted {
+		to := StateRunning
+		if r.Theta == nil {
+			to = StatePending // it was frozen before its start
+		}
+		r.become(to, by, why, now)
+	}
+	return s.transition(c, r, now, Reason{}, newest.Sequence), nil
+}
+
+// Cancel makes the step from any live state to cancelled. Hosts keep what they
+// were told.
+func (s *Snapshot) Cancel(id, by ID, why string, now time.Time) (Step, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return Step{}, err
+	}
+	if !c.record.State.Live() {
+		return Step{}, refusef("%s is %s: it has ended", id, c.record.State)
+	}
+	r := *c.record
+	r.become(StateCancelled, by, why, now)
+	return s.transition(c, r, now, Reason{Code: Ended}, s.aborts[id].Sequence), nil
+}
+
+func notFound(kind, name string) error { return fmt.Errorf("%s %s: %w", kind, name, ErrNotFound) }
