@@ -1,10 +1,8 @@
 package control
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
@@ -81,16 +79,4 @@ func (d *Document) UnmarshalJSON(b []byte) error {
 	default:
 		return fmt.Errorf("kind: %q isn't a kind: want %s or %s", head.Kind, KindVariable, KindRollout)
 	}
-}
-
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("more than one JSON value")
-	}
-	return nil
 }
