@@ -6,7 +6,7 @@ GO=${GO:-go} FUZZTIME=${FUZZTIME:-5s}
 
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT
-grep -rho --include='*_test.go' --exclude-dir=.git -H '^func Fuzz[A-Za-z0-9_]*' . |
+grep -roH --include='*_test.go' --exclude-dir=.git '^func Fuzz[A-Za-z0-9_]*' . |
 	sed 's|/[^/]*_test\.go:func | |' | sort -u >"$list"
 if [ ! -s "$list" ]; then
 	echo "fuzz: there is no fuzz target" >&2
