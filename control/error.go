@@ -84,7 +84,7 @@ func DocumentError(index int, err error) error { return &documentError{index, er
 // stays as it is, field errors become faults, rollout.ErrRefused and
 // ErrNotFound give the code; joined errors are taken apart.
 func AsError(err error) *Error {
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := err.(*Error); ok {
 		return e
 	}
 	e := new(Error)
@@ -97,6 +97,21 @@ func AsError(err error) *Error {
 			return
 		case *rollout.FieldError:
 			e.Faults = append(e.Faults, Fault{index, x.Field, x.Problem})
+			return
+		case *Error:
+			for _, f := range x.Faults {
+				if inside {
+					f.Document = index
+				}
+				e.Faults = append(e.Faults, f)
+			}
+			if x.Message == "" {
+				return
+			}
+			if err = errors.New(x.Message); inside {
+				break
+			}
+			other = append(other, x.Message)
 			return
 		case interface{ Unwrap() []error }:
 			if all := x.Unwrap(); errors.Join(all...).Error() == err.Error() {
@@ -114,14 +129,17 @@ func AsError(err error) *Error {
 	}
 	walk(err, 0, false)
 	e.Message = strings.Join(other, "; ")
+	inner, ok := errors.AsType[*Error](err)
 	switch {
+	case ok && inner.Code != Usage:
+		e.Code = inner.Code
 	case errors.Is(err, rollout.ErrRefused):
 		e.Code = Refused
 	case errors.Is(err, rollout.ErrNotFound):
 		e.Code = NotFound
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		e.Code = Unavailable
-	case len(e.Faults) > 0 && len(other) == 0:
+	case ok, len(other) == 0:
 		e.Code = Usage
 	default:
 		e.Code = Failed

@@ -1,0 +1,307 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// AuditFilter says which audit records to read. The zero filter is all of
+// them.
+type AuditFilter struct {
+	Host     rollout.Host
+	Variable rollout.Name // changes of this variable's value on hosts, and of the variable itself
+	Rollout  rollout.ID   // what this rollout told, and what was done with it
+	Since    time.Time    // when it was done, not when it came into the log
+	Kinds    []subjects.Kind
+}
+
+// patterns are the audit subjects to read; nil means every one. What subjects
+// can't say, matches does.
+func (f AuditFilter) patterns() []string {
+	kinds := f.Kinds
+	if len(kinds) == 0 {
+		kinds = subjects.Audited
+	}
+	var out []string
+	for _, k := range kinds {
+		switch {
+		case f.Host != "":
+			if k == subjects.KindDesired || k == subjects.KindPin {
+				out = append(out, subjects.AuditSubject(k, string(f.Host)))
+			}
+		case f.Rollout != "" && (k == subjects.KindRollout || k == subjects.KindAbort):
+			out = append(out, subjects.AuditSubject(k, string(f.Rollout)))
+		case f.Rollout != "" && k != subjects.KindDesired:
+		case f.Variable != "" && k == subjects.KindVariable:
+			out = append(out, subjects.AuditSubject(k, string(f.Variable)))
+		default:
+			out = append(out, subjects.AuditPattern(k))
+		}
+	}
+	return out
+}
+
+func (f AuditFilter) matches(r AuditRecord) bool {
+	return (f.Rollout == "" || r.Rollout == f.Rollout) &&
+		(f.Variable == "" || r.Variable == f.Variable) &&
+		(f.Since.IsZero() || !r.Time.Before(f.Since))
+}
+
+// Audit yields the audit records that the filter matches, as far as they are
+// in the log when it is called, oldest first. Every change is there, what
+// nobody can read too: its Reason then says that it was written by hand. An
+// error ends the sequence. It needs no scheduler.
+func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord, error] {
+	return func(yield func(AuditRecord, error) bool) {
+		fail := func(err error) { yield(AuditRecord{}, fmt.Errorf("audit: %w", err)) }
+		patterns := f.patterns()
+		if len(patterns) == 0 {
+			return // the filter can match nothing
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		start, err := c.since(ctx, f.Since)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			fail(Errorf(Unavailable, "there is no audit log at %s: has tsunamid been started there?", c.url()))
+			return
+		}
+		if err != nil {
+			fail(err)
+			return
+		}
+		records, err := bus.Consume(ctx, c.js, subjects.AuditStream, bus.ConsumeOptions{Subjects: patterns, Start: start})
+		if err != nil {
+			fail(err)
+			return
+		}
+		for m := range records {
+			if m.Subject == "" {
+				return
+			}
+			for _, r := range auditRecords(m) {
+				if f.matches(r) && !yield(r, nil) {
+					return
+				}
+			}
+		}
+		fail(cmpErr(ctx.Err(), "the log was cut off"))
+	}
+}
+
+func cmpErr(err error, words string) error {
+	if err != nil {
+		return err
+	}
+	return errors.New(words)
+}
+
+// since finds the sequence at which to start reading: the first record that
+// came into the log at t or later. It was made before that, never after. The
+// log has no holes and its times don't go back, so halving finds it.
+func (c *Client) since(ctx context.Context, t time.Time) (uint64, error) {
+	if t.IsZero() {
+		return 0, nil
+	}
+	s, err := c.js.Stream(ctx, subjects.AuditStream)
+	if err != nil {
+		return 0, err
+	}
+	state := s.CachedInfo().State
+	if state.Msgs == 0 {
+		return 0, nil
+	}
+	n := int(state.LastSeq - state.FirstSeq + 1)
+	i := sort.Search(n, func(i int) bool {
+		if err != nil {
+			return true
+		}
+		m, e := s.GetMsg(ctx, state.FirstSeq+uint64(i))
+		if e != nil {
+			err = fmt.Errorf("find the first record since %s: %w", t.Format(time.RFC3339), e)
+			return true
+		}
+		return !m.Time.Before(t)
+	})
+	return state.FirstSeq + uint64(i), err
+}
+
+// LastChange finds the last change of a variable on a host in the audit log;
+// nil where there is none. It needs no scheduler.
+func (c *Client) LastChange(ctx context.Context, host rollout.Host, variable rollout.Name) (*AuditRecord, error) {
+	var last *AuditRecord
+	for r, err := range c.Audit(ctx, AuditFilter{Host: host, Variable: variable, Kinds: []subjects.Kind{subjects.KindDesired}}) {
+		if err != nil {
+			return nil, err
+		}
+		last = &r
+	}
+	return last, nil
+}
+
+// auditRecords reads one message of the log: for a document with several
+// changes one record a variable. It never fails.
+func auditRecords(m bus.Msg) []AuditRecord {
+	kind, name, err := subjects.ParseKey(m.Subject)
+	r := AuditRecord{Sequence: m.Sequence, Time: m.Time, Kind: string(kind), Name: name, Origin: origin(m.Header)}
+	if t, err := time.Parse(time.RFC3339Nano, m.Header.Get(subjects.HeaderTime)); err == nil {
+		r.Time = t
+	}
+	r.Actor = shorten(m.Header.Get(subjects.HeaderActor), 100)
+	if err != nil {
+		r.Kind, r.Name = m.Subject, ""
+	}
+	switch kind {
+	case subjects.KindDesired:
+		return desiredRecords(r, m)
+	case subjects.KindAbort, subjects.KindStop:
+		brakeRecord(&r, m)
+	case subjects.KindRollout:
+		rolloutRecord(&r, m)
+	case subjects.KindVariable:
+		variableRecord(&r, m)
+	default:
+		r.Reason = sentence(m)
+		if r.Reason == "" {
+			r.Reason = byHand(m)
+		}
+	}
+	return []AuditRecord{r}
+}
+
+// origin is the record's sequence in the bucket: the second field of
+// Nats-Stream-Source, which the broker adds last.
+func origin(h subjects.Header) uint64 {
+	v := h["Nats-Stream-Source"]
+	if len(v) == 0 {
+		return 0
+	}
+	fields := strings.Fields(v[len(v)-1])
+	if len(fields) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseUint(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// sentence reads the reason that the scheduler's records carry.
+func sentence(m bus.Msg) string {
+	var r rollout.Reason
+	if json.Unmarshal([]byte(m.Header.Get(subjects.HeaderReason)), &r) != nil {
+		return ""
+	}
+	if r.Code == rollout.ByOperator {
+		return cmp.Or(r.Detail, "applied")
+	}
+	return r.String()
+}
+
+// byHand is the reason of a record that isn't its owner's.
+func byHand(m bus.Msg) string {
+	if m.Header.Deleted() {
+		return "deleted by hand"
+	}
+	if len(m.Data) == 0 {
+		return "written by hand: (empty)"
+	}
+	text := strings.Map(func(r rune) rune {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, shorten(string(m.Data[:min(len(m.Data), 400)]), 200))
+	return "written by hand: " + strings.TrimSpace(text)
+}
+
+func desiredRecords(r AuditRecord, m bus.Msg) []AuditRecord {
+	host, err := rollout.ParseHost(r.Name)
+	if err == nil {
+		r.Host, r.Name = host, ""
+	}
+	c, err := subjects.DecodeChange(host, m.Header, m.Data)
+	if err != nil {
+		r.Reason = byHand(m)
+		return []AuditRecord{r}
+	}
+	r.Time, r.Rollout, r.Reason, r.Actor = c.Time, c.Rollout, c.Reason.String(), string(c.Actor)
+	r.Variable, r.Previous, r.Generation = c.Variable, c.Previous, c.Desired.Generation
+	if c.Variable != "" {
+		r.Value = c.Desired.Values[c.Variable]
+	}
+	if c.Variable != "" || c.Decommissioned || len(c.Desired.Values) == 0 {
+		return []AuditRecord{r}
+	}
+	var out []AuditRecord
+	for name, value := range c.Desired.Values {
+		each := r
+		each.Variable, each.Value, each.Rollout = name, value, c.Desired.Told[name].Rollout
+		out = append(out, each)
+	}
+	slices.SortFunc(out, func(a, b AuditRecord) int { return strings.Compare(string(a.Variable), string(b.Variable)) })
+	return out
+}
+
+func brakeRecord(r *AuditRecord, m bus.Msg) {
+	a := subjects.DecodeAbort(m.Header, m.Data, r.Origin)
+	if id, err := rollout.ParseID("rollout", r.Name); err == nil {
+		r.Rollout = id
+	}
+	if !a.Time.IsZero() {
+		r.Time = a.Time
+	}
+	r.Actor, r.Reason = a.Actor, a.Why
+	if a.Released {
+		r.Reason = fmt.Sprintf("stop %s released: %s", m.Header.Get(subjects.HeaderAcknowledges), a.Why)
+	}
+}
+
+func rolloutRecord(r *AuditRecord, m bus.Msg) {
+	if id, err := rollout.ParseID("rollout", r.Name); err == nil {
+		r.Rollout = id
+	}
+	rec, err := subjects.Decode[rollout.Record](m.Data)
+	if err != nil || m.Header.Deleted() {
+		r.Reason = byHand(m)
+		return
+	}
+	r.Time, r.Actor = rec.Changed, string(rec.By)
+	r.Variable, r.Value = rec.Spec.Variable, rec.Spec.To
+	r.Reason = string(rec.State)
+	if rec.Why != "" && rec.Why != string(rec.State) {
+		r.Reason += ": " + rec.Why
+	}
+}
+
+func variableRecord(r *AuditRecord, m bus.Msg) {
+	if name, err := rollout.ParseName(r.Name); err == nil {
+		r.Variable = name
+	}
+	why := sentence(m)
+	if m.Header.Deleted() && why != "" {
+		r.Reason = why
+		return
+	}
+	v, err := subjects.Decode[rollout.Variable](m.Data)
+	if err != nil || why == "" {
+		r.Reason = byHand(m)
+		return
+	}
+	r.Value, r.Reason = v.Value, why
+}
