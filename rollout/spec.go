@@ -15,7 +15,7 @@ import (
 type Spec struct {
 	Name     ID       `json:"name"`
 	Variable Name     `json:"variable"`
-	To       Value    `json:"to"`
+	To       Value    `json:"to,omitzero"`
 	Where    string   `json:"where,omitempty"` // an expression over role, labels and host; empty: every host
 	Ramp     Ramp     `json:"ramp"`
 	Limits   []Limit  `json:"limits,omitempty"`
@@ -252,4 +252,16 @@ func (s *Spec) Validate() error {
 // that its value becomes the variable's.
 func (s *Spec) Covers() bool {
 	return s.Where == "" && s.Ramp.Percent.or(100) == 100 && len(s.Limits) == 0
+}
+
+// Fits says whether the variable, nil where there is none, can take the value
+// that the rollout moves it to. Its error is a *FieldError.
+func (s *Spec) Fits(v *Variable) error {
+	if v == nil {
+		return fieldErrorf("variable", "there is no variable %s: apply its document first", s.Variable)
+	}
+	if err := v.Accept(s.To); err != nil {
+		return fieldErrorf("to", "%v", err)
+	}
+	return nil
 }

@@ -72,12 +72,8 @@ func (s *Snapshot) Check(spec Spec) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	v := s.variables[spec.Variable]
-	if v == nil {
-		return fieldErrorf("variable", "there is no variable %s: apply its document first", spec.Variable)
-	}
-	if err := v.Accept(spec.To); err != nil {
-		return fieldErrorf("to", "%v", err)
+	if err := spec.Fits(s.variables[spec.Variable]); err != nil {
+		return err
 	}
 	if spec.After != "" && s.cohorts[spec.After] == nil {
 		return fieldErrorf("after", "there is no rollout %s", spec.After)
@@ -162,3 +158,21 @@ func (s *Snapshot) Cancel(id, by ID, why string, now time.Time) (Step, error) {
 }
 
 func notFound(kind, name string) error { return fmt.Errorf("%s %s: %w", kind, name, ErrNotFound) }
+
+// Restore makes the step that puts a rollout's record back after it was
+// overwritten or deleted by hand. Somebody may have meant to stop it, so one
+// that is running, or would start by itself, is paused.
+func (s *Snapshot) Restore(id ID, now time.Time) (Step, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return Step{}, err
+	}
+	r := *c.record
+	hold := c.progress.Hold
+	if r.State == StateRunning || r.State == StatePending {
+		why := "its record was overwritten or deleted by hand; it was put back and the rollout paused"
+		r.become(StatePaused, Scheduler, why, now)
+		hold = Reason{Code: Paused, Detail: why}
+	}
+	return s.transition(c, r, now, hold, s.aborts[id].Sequence), nil
+}

@@ -1,0 +1,245 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// errDeposed says that another scheduler leads.
+var errDeposed = errors.New("another scheduler leads")
+
+func (s *scheduler) leaderMessage(body []byte) bus.Message {
+	subject := subjects.KindLeader.Subject("")
+	return bus.Message{Subject: subject, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: s.revisions[subject]}}
+}
+
+// commit writes one step, as of now, and returns when the mirror has consumed
+// it. A nil error means that it is committed; any other, that it is not and
+// never will be, except where the context ended.
+func (s *scheduler) commit(ctx context.Context, step rollout.Step, now time.Time) error {
+	rest, err := s.encode(step, now)
+	if err != nil {
+		return err
+	}
+	l := s.leader
+	l.Led = s.snap.Led(now)
+	if err := s.renew(ctx, l, rest, now); err != nil {
+		return err
+	}
+	s.tell(step)
+	return nil
+}
+
+// renew writes the lease and, in the same batch, the rest.
+func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Message, now time.Time) error {
+	l.Renewed, l.Step = now.UTC(), random()
+	body, err := subjects.Encode(l)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	last, err := bus.Commit(ctx, s.js, append([]bus.Message{s.leaderMessage(body)}, rest...))
+	s.m.step(len(rest), time.Since(start), err)
+	switch {
+	case err == nil:
+		err = s.await(ctx, last)
+	case errors.Is(err, bus.ErrUnknown):
+		s.log.Warn("answer to a batch lost", "err", err)
+		err = s.settle(ctx, l)
+	case errors.Is(err, bus.ErrRefused), errors.Is(err, bus.ErrInFlight):
+		if reread := s.reread(ctx); reread != nil {
+			err = errors.Join(err, reread)
+		}
+	}
+	if err != nil {
+		if s.leading && s.leader.Holder != s.holder {
+			s.deposed()
+			return fmt.Errorf("%w: %w", errDeposed, err)
+		}
+		return err
+	}
+	s.renewed, s.backoff = now, 0
+	s.snap.PutLead(l.Led, now)
+	delete(s.problems, "commit")
+	return nil
+}
+
+// settle finds out whether a batch committed whose answer was lost. l is the
+// lease's record in it. It returns nil if it did.
+func (s *scheduler) settle(ctx context.Context, l subjects.Leader) error {
+	lost := l.Step
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		if err := s.reread(ctx); err == nil {
+			if s.leader.Step == lost {
+				return nil
+			}
+			// Not there yet. A renewal that expects the same revision settles
+			// it: only one of the two can ever commit.
+			l.Step = random()
+			body, err := subjects.Encode(l)
+			if err != nil {
+				return err
+			}
+			last, err := bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
+			switch {
+			case err == nil:
+				if err := s.await(ctx, last); err != nil {
+					return err
+				}
+				s.snap.PutLead(l.Led, time.Now())
+				return errors.New("the batch was lost before it was committed")
+			case errors.Is(err, bus.ErrRefused):
+				if err := s.reread(ctx); err == nil {
+					if s.leader.Step == lost {
+						return nil
+					}
+					return fmt.Errorf("the lost batch was not committed: %w", err)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// reread waits until the mirror has reached what the stream holds now.
+func (s *scheduler) reread(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	last, err := bus.LastSequence(ctx, s.js, subjects.Stream)
+	if err != nil {
+		return fmt.Errorf("reading the bucket's last sequence: %w", err)
+	}
+	return s.await(ctx, last)
+}
+
+// await takes in what arrives until the mirror has reached a sequence.
+func (s *scheduler) await(ctx context.Context, sequence uint64) error {
+	for s.consumed < sequence {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case m, ok := <-s.bucket:
+			if !ok {
+				return errClosed
+			}
+			s.apply(ctx, m)
+		case m, ok := <-s.inventory:
+			if !ok {
+				return errClosed
+			}
+			s.report(m)
+		case h := <-s.alive:
+			s.beat(h)
+		}
+	}
+	return nil
+}
+
+// encode makes the messages of a step that follow the lease's.
+func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, error) {
+	var out []bus.Message
+	stop := &bus.Expect{Subject: subjects.KindStop.Subject(""), Sequence: s.snap.Stop().Sequence}
+	for _, t := range step.Tells {
+		c := subjects.Change{
+			Host: t.Host, Desired: t.Desired, Rollout: step.Rollout, Variable: t.Variable,
+			Previous: t.Previous, Reason: t.Reason, Actor: t.Actor, Time: now,
+		}
+		h, body, err := c.Encode()
+		if err != nil {
+			return nil, fmt.Errorf("encoding the document of %s: %w", t.Host, err)
+		}
+		out = append(out, bus.Message{Subject: subjects.KindDesired.Subject(string(t.Host)), Header: h, Data: body, Expect: stop})
+	}
+	for _, r := range step.Records {
+		m, err := s.record(subjects.KindRollout, string(r.ID), r.Record, rollout.Reason{Code: rollout.Code(r.Record.State), Detail: r.Record.Why}, r.Record.By, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	if v := step.Variable; v != nil {
+		m, err := s.record(subjects.KindVariable, string(v.Name), v, rollout.Reason{Code: rollout.ByLayer, Rollout: step.Rollout, Detail: "completed with full coverage"}, rollout.Scheduler, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	if p := step.Progress; p != nil {
+		p.Step = random()
+		body, err := subjects.Encode(p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, bus.Message{
+			Subject: subjects.KindProgress.Subject(string(step.Rollout)), Data: body,
+			Header: written(rollout.Scheduler, now),
+			Expect: &bus.Expect{Subject: subjects.KindAbort.Subject(string(step.Rollout)), Sequence: step.Abort},
+		})
+	}
+	return out, nil
+}
+
+// written is the header by which the scheduler knows its own records from what
+// was put by hand.
+func written(by rollout.ID, now time.Time) subjects.Header {
+	return subjects.Header{
+		subjects.HeaderActor: {string(by)},
+		subjects.HeaderTime:  {now.UTC().Format(time.RFC3339Nano)},
+	}
+}
+
+// record makes the message of a rollout's or variable's record, which expects
+// the key's own last revision.
+func (s *scheduler) record(kind subjects.Kind, name string, v any, reason rollout.Reason, by rollout.ID, now time.Time) (bus.Message, error) {
+	body, err := subjects.Encode(v)
+	if err != nil {
+		return bus.Message{}, fmt.Errorf("encoding %s: %w", kind.Key(name), err)
+	}
+	why, err := json.Marshal(reason)
+	if err != nil {
+		return bus.Message{}, err
+	}
+	subject := kind.Subject(name)
+	h := written(by, now)
+	h[subjects.HeaderReason] = []string{string(why)}
+	return bus.Message{Subject: subject, Header: h, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: s.revisions[subject]}}, nil
+}
+
+// tell logs what was committed: a line a step, naming the hosts as far as a
+// line can.
+func (s *scheduler) tell(step rollout.Step) {
+	for _, r := range step.Records {
+		s.log.Info("rollout is "+string(r.Record.State), "rollout", r.ID, "by", r.Record.By, "why", r.Record.Why)
+	}
+	if len(step.Tells) == 0 {
+		if p := step.Progress; p != nil && p.Hold.Code != "" {
+			s.log.Info("rollout holds", "rollout", step.Rollout, "reason", p.Hold.Code, "why", p.Hold.String())
+		}
+		return
+	}
+	const most = 5
+	hosts := make([]rollout.Host, 0, most)
+	for i, t := range step.Tells {
+		s.m.tells.WithLabelValues(string(t.Reason.Code)).Inc()
+		if i < most {
+			hosts = append(hosts, t.Host)
+		}
+	}
+	first := step.Tells[0]
+	attrs := []any{"hosts", hosts, "count", len(step.Tells), "reason", first.Reason.Code, "why", first.Reason.String()}
+	if step.Rollout != "" {
+		attrs = append(attrs, "rollout", step.Rollout, "variable", first.Variable, "value", first.Desired.Values[first.Variable].String())
+	}
+	s.log.Info("told", attrs...)
+}

@@ -1,0 +1,351 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// load starts both consumers and takes in what is stored. The bucket's records
+// are taken in the order that the snapshot wants: what others refer to first.
+func (s *scheduler) load(ctx context.Context) error {
+	var err error
+	if s.bucket, err = bus.Consume(ctx, s.js, subjects.Stream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
+		return err
+	}
+	if s.inventory, err = bus.Consume(ctx, s.js, subjects.HostsStream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
+		return err
+	}
+	stored, err := collect(ctx, s.bucket)
+	if err != nil {
+		return err
+	}
+	rank := map[subjects.Kind]int{subjects.KindVariable: 1, subjects.KindRollout: 2, subjects.KindProgress: 3}
+	slices.SortStableFunc(stored, func(a, b bus.Msg) int {
+		ka, _, _ := subjects.ParseKey(a.Subject)
+		kb, _, _ := subjects.ParseKey(b.Subject)
+		return cmp.Compare(cmp.Or(rank[ka], 9), cmp.Or(rank[kb], 9))
+	})
+	for _, m := range stored {
+		s.apply(ctx, m)
+	}
+	s.audit.loaded()
+	reports, err := collect(ctx, s.inventory)
+	if err != nil {
+		return err
+	}
+	for _, m := range reports {
+		s.report(m)
+	}
+	s.leaderAt = time.Now()
+	s.log.Info("loaded", "sequence", s.consumed, "records", len(stored), "hosts", len(reports))
+	return nil
+}
+
+// collect reads up to the mark that says that everything stored was read.
+func collect(ctx context.Context, in <-chan bus.Msg) ([]bus.Msg, error) {
+	var out []bus.Msg
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case m, ok := <-in:
+			switch {
+			case !ok:
+				return nil, errClosed
+			case m.Subject == "":
+				return out, nil
+			}
+			out = append(out, m)
+		}
+	}
+}
+
+// apply takes one record of the bucket into the mirror. A record that its key's
+// owner didn't write is reported, and what it replaced stays.
+func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
+	if m.Subject == "" {
+		return // the mark of a consumer that started anew
+	}
+	s.consumed = max(s.consumed, m.Sequence)
+	kind, name, err := subjects.ParseKey(m.Subject)
+	if err != nil {
+		return
+	}
+	s.audit.wrote(kind, name, m.Sequence)
+	switch kind {
+	case subjects.KindDesired:
+		err = s.applyDesired(ctx, name, m)
+	case subjects.KindRollout:
+		err = s.applyRollout(ctx, rollout.ID(name), m)
+	case subjects.KindProgress:
+		err = s.applyProgress(ctx, rollout.ID(name), m)
+	case subjects.KindVariable:
+		err = s.applyVariable(ctx, name, m)
+	case subjects.KindAbort:
+		var id rollout.ID
+		if id, err = rollout.ParseID("rollout", name); err == nil {
+			a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
+			s.snap.PutAbort(id, rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor})
+			s.log.Warn("abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
+		}
+	case subjects.KindStop:
+		a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
+		s.snap.PutStop(rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Released: a.Released})
+		if a.Released {
+			s.log.Warn("stop released", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
+		} else {
+			s.log.Warn("everything is stopped", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
+		}
+	case subjects.KindLeader:
+		s.applyLeader(m)
+	}
+	key := kind.Key(name)
+	if err != nil {
+		s.problems[key] = err.Error()
+		s.log.Error("record not taken", "key", key, "sequence", m.Sequence, "err", err)
+		return
+	}
+	delete(s.problems, key)
+}
+
+func (s *scheduler) applyLeader(m bus.Msg) {
+	s.revisions[m.Subject] = m.Sequence
+	s.leaderAt = time.Now()
+	l, err := subjects.Decode[subjects.Leader](m.Data)
+	if err != nil || m.Header.Deleted() {
+		// Put or deleted by hand. The lease's holder writes it again; nobody
+		// else takes it before it has run out.
+		s.log.Error("lease overwritten or deleted by hand", "sequence", m.Sequence)
+		s.renewed = time.Time{}
+		return
+	}
+	s.leader = *l
+	if s.leading && l.Holder != s.holder {
+		s.deposed()
+	}
+	if !s.leading {
+		s.snap.PutLead(l.Led, time.Time{})
+	}
+}
+
+func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) error {
+	host, err := rollout.ParseHost(name)
+	if err != nil {
+		return fmt.Errorf("put by hand: %w", err)
+	}
+	before, known := s.desired(host)
+	c, err := subjects.DecodeChange(host, m.Header, m.Data)
+	if err == nil && known && c.Desired.Generation <= before {
+		err = fmt.Errorf("%w: generation %d after %d", subjects.ErrForeign, c.Desired.Generation, before)
+	}
+	if err == nil {
+		s.putChange(c)
+		return nil
+	}
+	if !known {
+		good, histErr := lastGood(ctx, s, m.Subject, func(m bus.Msg) (*subjects.Change, error) {
+			return subjects.DecodeChange(host, m.Header, m.Data)
+		})
+		if histErr != nil {
+			return fmt.Errorf("%w; and its history: %w", err, histErr)
+		}
+		if good != nil {
+			s.putChange(good)
+		}
+	}
+	s.snap.PutDamaged(host)
+	return fmt.Errorf("overwritten or deleted by hand, put back as it was: %w", err)
+}
+
+// desired returns the generation of the host's document, if it has one.
+func (s *scheduler) desired(host rollout.Host) (uint64, bool) {
+	h, err := s.snap.Host(host)
+	if err != nil || h.Desired == nil {
+		return 0, false
+	}
+	return h.Desired.Generation, true
+}
+
+func (s *scheduler) putChange(c *subjects.Change) {
+	if c.Decommissioned {
+		s.snap.PutDecommissioned(c.Host, c.Desired.Generation)
+		return
+	}
+	s.snap.PutDesired(c.Host, &c.Desired)
+}
+
+// lastGood finds the newest revision of a key that decodes, or nil.
+func lastGood[T any](ctx context.Context, s *scheduler, subject string, decode func(bus.Msg) (*T, error)) (*T, error) {
+	history, err := bus.History(ctx, s.js, subjects.Stream, subject)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range slices.Backward(history) {
+		if v, err := decode(m); err == nil {
+			return v, nil
+		}
+	}
+	return nil, nil
+}
+
+// decodeOwn decodes a record that the scheduler itself wrote.
+func decodeOwn[T any](m bus.Msg) (*T, error) {
+	if m.Header.Get(subjects.HeaderTime) == "" || m.Header.Deleted() {
+		return nil, subjects.ErrForeign
+	}
+	return subjects.Decode[T](m.Data)
+}
+
+func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) error {
+	s.revisions[m.Subject] = m.Sequence
+	if _, err := rollout.ParseID("rollout", string(id)); err != nil {
+		return fmt.Errorf("put by hand: %w", err)
+	}
+	r, err := decodeOwn[rollout.Record](m)
+	if err == nil {
+		delete(s.damaged, id)
+		return s.snap.PutRollout(id, r)
+	}
+	if _, known := s.snap.Status(id, time.Now()); known != nil {
+		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Record])
+		if histErr != nil {
+			return fmt.Errorf("%w; and its history: %w", err, histErr)
+		}
+		if good == nil {
+			return fmt.Errorf("no rollout: %w; the id can't be used", err)
+		}
+		if err := s.snap.PutRollout(id, good); err != nil {
+			return err
+		}
+	}
+	s.damaged[id] = true
+	return fmt.Errorf("overwritten or deleted by hand, put back as it was: %w", err)
+}
+
+func (s *scheduler) applyProgress(ctx context.Context, id rollout.ID, m bus.Msg) error {
+	p, err := decodeOwn[rollout.Progress](m)
+	if err == nil {
+		s.snap.PutProgress(id, *p)
+		return nil
+	}
+	if !s.leading {
+		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Progress])
+		if histErr != nil {
+			return histErr
+		}
+		if good != nil {
+			s.snap.PutProgress(id, *good)
+		}
+	}
+	return fmt.Errorf("overwritten or deleted by hand; the next step writes it anew: %w", err)
+}
+
+func (s *scheduler) applyVariable(ctx context.Context, name string, m bus.Msg) error {
+	s.revisions[m.Subject] = m.Sequence
+	n, err := rollout.ParseName(name)
+	if err != nil {
+		return fmt.Errorf("put by hand: %w", err)
+	}
+	if m.Header.Deleted() && m.Header.Get(subjects.HeaderActor) != "" {
+		s.snap.PutVariable(n, nil)
+		return nil
+	}
+	v, err := decodeOwn[rollout.Variable](m)
+	if err == nil {
+		s.snap.PutVariable(n, v)
+		return nil
+	}
+	if _, known := s.snap.Variable(n); known != nil {
+		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Variable])
+		if histErr != nil {
+			return histErr
+		}
+		if good != nil {
+			s.snap.PutVariable(n, good)
+		}
+	}
+	return fmt.Errorf("overwritten or deleted by hand; the last good one counts: apply its document again: %w", err)
+}
+
+// restoreRollouts puts back the records that were overwritten by hand.
+func (s *scheduler) restoreRollouts(ctx context.Context, now time.Time) bool {
+	for id := range s.damaged {
+		step, err := s.snap.Restore(id, now)
+		if err == nil {
+			err = s.commit(ctx, step, now)
+		}
+		if err != nil {
+			s.hindered("putting back rollout."+string(id), err)
+			return true
+		}
+		s.log.Error("rollout's record put back", "rollout", id)
+		return true
+	}
+	return false
+}
+
+// report takes in what a host says of itself.
+func (s *scheduler) report(m bus.Msg) {
+	if m.Subject == "" {
+		return
+	}
+	host, err := subjects.HostOf(m.Subject)
+	if err != nil {
+		s.log.Warn("report under a name that isn't allowed", "subject", m.Subject)
+		return
+	}
+	if m.Header.Deleted() {
+		return // the host's agent never deletes; whoever did harms nothing
+	}
+	r, err := subjects.Decode[rollout.Report](m.Data)
+	if err == nil && r.Role == "" {
+		err = fmt.Errorf("it has no role")
+	}
+	key := "report " + string(host)
+	if err != nil {
+		s.problems[key] = "the host's report can't be read: " + err.Error()
+		s.log.Warn("report not taken", "host", host, "err", err)
+		return
+	}
+	delete(s.problems, key)
+	s.touched[host] = m.Time
+	s.snap.PutReport(host, r)
+	s.place(host, time.Now())
+}
+
+// beat takes in a heartbeat.
+func (s *scheduler) beat(h rollout.Host) {
+	s.heard[h] = time.Now()
+	s.snap.PutPresence(h, rollout.Online)
+}
+
+// sweep notes who has gone silent.
+func (s *scheduler) sweep(now time.Time) {
+	if now.Sub(s.swept) < s.o.Heartbeat/2 {
+		return
+	}
+	s.swept = now
+	for h := range s.touched {
+		s.place(h, now)
+	}
+}
+
+// place says whether a host is online, offline or gone.
+func (s *scheduler) place(h rollout.Host, now time.Time) {
+	heard := s.heard[h]
+	p := rollout.Offline
+	switch {
+	case !heard.IsZero() && now.Sub(heard) <= 3*s.o.Heartbeat:
+		p = rollout.Online
+	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
+		p = rollout.Gone
+	}
+	s.snap.PutPresence(h, p)
+}

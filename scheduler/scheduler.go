@@ -1,0 +1,340 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// Options of a scheduler. Conn is required.
+type Options struct {
+	Conn       *nats.Conn
+	Logger     *slog.Logger          // default: discards
+	Registerer prometheus.Registerer // default: a registry of its own
+	Name       string                // of the process's host, for people
+	Version    string
+	// Heartbeat is the agents'; a host is offline three of them after it was
+	// last heard. Default 10 s.
+	Heartbeat time.Duration
+	// Renew is how often an idle leader renews its lease, default 5 s; Lease is
+	// how long a candidate must see no renewal before it takes over, default
+	// 15 s.
+	Renew, Lease time.Duration
+	// TakeAtOnce takes the lease without waiting: for an embedded broker, whose
+	// store's lock proves that the last holder is dead.
+	TakeAtOnce bool
+	// Ready, if set, is told when the scheduler begins to lead or ceases to.
+	Ready func(leading bool)
+}
+
+// gone is how long a host may be unseen before it no longer counts.
+const gone = 7 * 24 * time.Hour
+
+// scheduler is the state of one Run; only its goroutine touches it.
+type scheduler struct {
+	o   Options
+	js  jetstream.JetStream
+	log *slog.Logger
+	m   *metrics
+
+	snap      *rollout.Snapshot
+	bucket    <-chan bus.Msg
+	inventory <-chan bus.Msg
+	alive     chan rollout.Host
+	commands  chan command
+	stopServe func()
+
+	holder   string
+	leader   subjects.Leader // the newest record
+	leaderAt time.Time       // when its revision was seen to change, by our clock
+	leading  bool
+	renewed  time.Time // when we last committed
+	consumed uint64    // the bucket's sequence that the mirror has reached
+
+	revisions map[string]uint64 // of rollout.* and variable.* keys
+	damaged   map[rollout.ID]bool
+	touched   map[rollout.Host]time.Time // the newest report's time, by the broker
+	heard     map[rollout.Host]time.Time
+	swept     time.Time
+	audit     auditTrail
+	problems  map[string]string // what a person has to see to, by key
+	backoff   time.Duration
+	retryAt   time.Time // decide not before, after a failed commit
+}
+
+// Run takes the lease when it can, and schedules while it holds it. It returns
+// when ctx ends, after giving the lease back, or with the error that ended it.
+func Run(ctx context.Context, o Options) error {
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
+	o.Renew = cmp.Or(o.Renew, 5*time.Second)
+	o.Lease = cmp.Or(o.Lease, 15*time.Second)
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Ready == nil {
+		o.Ready = func(bool) {}
+	}
+	js, err := jetstream.New(o.Conn)
+	if err != nil {
+		return fmt.Errorf("scheduler: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &scheduler{
+		o: o, js: js, log: o.Logger, m: newMetrics(o.Registerer),
+		// Two renewals' time is charged at most: one may come late.
+		snap:  rollout.NewSnapshot(2 * o.Renew),
+		alive: make(chan rollout.Host, 1<<14), commands: make(chan command),
+		holder:    random(),
+		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
+		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{},
+		problems: map[string]string{},
+	}
+	defer s.m.unregister()
+	sub, err := o.Conn.Subscribe(subjects.AllAlive, s.hear)
+	if err != nil {
+		return fmt.Errorf("scheduler: listening for heartbeats: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := s.load(ctx); err != nil {
+		return fmt.Errorf("scheduler: loading: %w", err)
+	}
+	err = s.run(ctx)
+	s.quit()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func random() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// hear runs in a NATS callback: it only sends. A heartbeat that finds the
+// channel full is dropped, as any heartbeat may be.
+func (s *scheduler) hear(m *nats.Msg) {
+	h, err := subjects.HostOf(m.Subject)
+	if err != nil {
+		return
+	}
+	select {
+	case s.alive <- h:
+	default:
+	}
+}
+
+var errClosed = errors.New("the connection was closed")
+
+// run is the loop of the one goroutine.
+func (s *scheduler) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next, err := s.act(ctx)
+		if err != nil {
+			return err
+		}
+		timer.Reset(max(0, time.Until(next)))
+		var commands chan command
+		if s.leading {
+			commands = s.commands
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case c := <-commands:
+			s.answer(ctx, c)
+		case m, ok := <-s.bucket:
+			if !ok {
+				return errClosed
+			}
+			s.apply(ctx, m)
+		case m, ok := <-s.inventory:
+			if !ok {
+				return errClosed
+			}
+			s.report(m)
+		case h := <-s.alive:
+			s.beat(h)
+		}
+		s.drain(ctx)
+	}
+}
+
+// drain takes in whatever has arrived already, so that one decision answers
+// many changes.
+func (s *scheduler) drain(ctx context.Context) {
+	for range 4096 {
+		select {
+		case m, ok := <-s.bucket:
+			if !ok {
+				return
+			}
+			s.apply(ctx, m)
+		case m, ok := <-s.inventory:
+			if !ok {
+				return
+			}
+			s.report(m)
+		case h := <-s.alive:
+			s.beat(h)
+		default:
+			return
+		}
+	}
+}
+
+// act does whatever is to be done now and says when to act again.
+func (s *scheduler) act(ctx context.Context) (time.Time, error) {
+	now := time.Now()
+	s.sweep(now)
+	s.watchAudit(ctx, now)
+	next := now.Add(s.o.Heartbeat)
+	if !s.leading {
+		at := s.leaderAt.Add(s.o.Lease)
+		if s.leader.Holder == "" || s.leader.Holder == s.holder || s.o.TakeAtOnce {
+			at = now
+		}
+		if at.Before(s.retryAt) {
+			at = s.retryAt
+		}
+		if now.Before(at) {
+			return earliest(next, at), nil
+		}
+		s.take(ctx)
+		return now, ctx.Err()
+	}
+	if now.Before(s.retryAt) {
+		return s.retryAt, nil
+	}
+	if s.restoreRollouts(ctx, now) {
+		return now, nil
+	}
+	d := rollout.Decide(s.snap, now)
+	for _, step := range d.Steps {
+		if err := s.commit(ctx, step, now); err != nil {
+			s.hindered("committing a step", err)
+			return s.retryAt, nil
+		}
+	}
+	if len(d.Steps) > 0 {
+		return now, nil
+	}
+	s.m.observe(s, now)
+	renew := s.renewed.Add(s.o.Renew)
+	if !now.Before(renew) {
+		if err := s.commit(ctx, rollout.Step{}, now); err != nil {
+			s.hindered("renewing the lease", err)
+		}
+		return now, nil
+	}
+	if !d.Next.IsZero() {
+		next = earliest(next, d.Next)
+	}
+	if at := s.audit.next; !at.IsZero() {
+		next = earliest(next, at)
+	}
+	return earliest(next, renew), nil
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// hindered notes that the broker didn't take a batch, and waits before the
+// next attempt, a little longer each time.
+func (s *scheduler) hindered(what string, err error) {
+	s.backoff = min(max(2*s.backoff, 20*time.Millisecond), 2*time.Second)
+	s.retryAt = time.Now().Add(s.backoff)
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	level := slog.LevelWarn
+	if errors.Is(err, bus.ErrRefused) || errors.Is(err, bus.ErrInFlight) || errors.Is(err, errDeposed) {
+		level = slog.LevelInfo // somebody wrote in between: decided anew
+	} else {
+		s.problems["commit"] = what + " failed: " + err.Error()
+	}
+	s.log.Log(context.Background(), level, "batch not committed", "doing", what, "err", err)
+}
+
+// take tries to become the leader.
+func (s *scheduler) take(ctx context.Context) {
+	now := time.Now()
+	l := s.leader
+	l.Holder, l.Name, l.Since = s.holder, s.o.Name, now.UTC()
+	if l.Seed == "" {
+		l.Seed = random()
+	}
+	if err := s.renew(ctx, l, nil, now); err != nil {
+		s.leaderAt = now
+		s.hindered("taking the lease", err)
+		return
+	}
+	s.leading = true
+	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve)
+	if err != nil {
+		s.log.Error("operators' service not started", "err", err)
+		s.problems["control"] = "the operators' service couldn't start: " + err.Error()
+	} else {
+		s.stopServe = stop
+	}
+	s.log.Info("leading", "name", s.o.Name, "led", s.leader.Led.String(), "hosts", len(s.snap.Hosts()))
+	s.o.Ready(true)
+}
+
+// deposed notes that another scheduler leads.
+func (s *scheduler) deposed() {
+	s.leading = false
+	if s.stopServe != nil {
+		s.stopServe()
+		s.stopServe = nil
+	}
+	s.log.Warn("no longer leading", "leader", s.leader.Name)
+	s.o.Ready(false)
+}
+
+// quit gives the lease back, so that another scheduler can take it at once.
+func (s *scheduler) quit() {
+	if !s.leading {
+		return
+	}
+	if s.stopServe != nil {
+		s.stopServe()
+	}
+	s.o.Ready(false)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	now := time.Now()
+	l := s.leader
+	l.Holder, l.Led, l.Renewed = "", s.snap.Led(now), now.UTC()
+	body, err := subjects.Encode(l)
+	if err == nil {
+		_, err = bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
+	}
+	if err != nil {
+		s.log.Info("lease not given back; it runs out by itself", "err", err)
+	}
+}

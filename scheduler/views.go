@@ -1,0 +1,289 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+)
+
+// mostPlanned bounds the hosts of one answer, which has to fit a message.
+const mostPlanned = 5000
+
+func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (control.RolloutView, error) {
+	st, err := s.snap.Status(id, now)
+	if err != nil {
+		return control.RolloutView{}, err
+	}
+	r := st.Record
+	v := control.RolloutView{
+		ID: id, Variable: r.Spec.Variable, To: r.Spec.To, State: r.State,
+		Reason: st.Reason.String(), ReasonCode: st.Reason.Code,
+		Target: st.Target, Told: st.Told, Confirmed: st.Confirmed, Failed: st.Failed,
+		InFlight: st.InFlight, Limit: st.Limit, Planned: st.Planned,
+		Ends: st.Ends, Next: st.Next, Elapsed: rollout.Duration(st.Elapsed), Over: r.Spec.Ramp.Over,
+		Author: r.Author, By: r.By, Created: r.Created, Changed: r.Changed, Why: r.Why, Layer: st.Layer,
+	}
+	if st.Target > 0 {
+		v.Fraction = float64(st.Told) / float64(st.Target)
+	}
+	if a := s.snap.AbortOf(id); a.Sequence > 0 {
+		v.Abort = abortView(a)
+	}
+	if r.State == rollout.StateFrozen {
+		v.NotEnacted = st.InFlight
+	}
+	if whole {
+		v.Roles = roleViews(st.Roles)
+		v.Spec = &r.Spec
+		for _, f := range s.snap.Flights(id, 100) {
+			v.Waiting = append(v.Waiting, control.FlightView{Host: f.Host, Role: f.Role, Since: f.Since, Status: f.Enact.Status, Error: f.Enact.Error, Online: f.Online})
+		}
+	}
+	return v, nil
+}
+
+func abortView(a rollout.Abort) *control.AbortView {
+	return &control.AbortView{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor}
+}
+
+func roleViews(roles []rollout.RoleStatus) []control.RoleView {
+	out := make([]control.RoleView, len(roles))
+	for i, r := range roles {
+		out[i] = control.RoleView{
+			Role: r.Role, Hosts: r.Hosts, Target: r.Target, Told: r.Told,
+			Confirmed: r.Confirmed, Failed: r.Failed, InFlight: r.InFlight, Next: r.Next,
+		}
+	}
+	return out
+}
+
+func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) {
+	var p rollout.Plan
+	var err error
+	id := q.ID
+	switch {
+	case q.Rollout != nil:
+		spec := *q.Rollout
+		if spec.Name == "" {
+			spec.Name = s.freeName(spec)
+		}
+		id = spec.Name
+		p, err = s.snap.PlanSpec(spec, s.leader.Seed, now)
+	default:
+		p, err = s.snap.Plan(id, now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := control.PlanView{ID: id, Starts: p.Starts, Ends: p.Ends, Target: p.Target, Roles: roleViews(p.Roles), Hosts: []control.PlanHost{}}
+	first, last := q.First, q.Last
+	if first <= 0 && last <= 0 || first+last > mostPlanned {
+		first, last = mostPlanned, 0
+	}
+	n := len(p.Hosts)
+	for i, h := range p.Hosts {
+		if i < first || i >= n-last {
+			v.Hosts = append(v.Hosts, control.PlanHost{Host: h.Host, Role: h.Role, Position: h.Position, Due: h.Due})
+		}
+	}
+	v.Omitted = n - len(v.Hosts)
+	return v, nil
+}
+
+func (s *scheduler) hostView(name rollout.Host) (control.HostView, error) {
+	h, err := s.snap.Host(name)
+	if err != nil {
+		return control.HostView{}, err
+	}
+	v := control.HostView{
+		Host: name, Labels: map[rollout.Word]rollout.Word{}, Desired: rollout.Document{}, Actual: rollout.Document{},
+		Checks: map[rollout.ID]rollout.Check{}, Online: h.Presence == rollout.Online, LastSeen: s.heard[name],
+	}
+	if v.LastSeen.IsZero() {
+		v.LastSeen = s.touched[name]
+	}
+	if r := h.Report; r != nil {
+		v.Role, v.Applied, v.Version, v.Enact = r.Role, r.Generation, r.Version, r.Enact
+		maps.Copy(v.Labels, r.Labels)
+		maps.Copy(v.Actual, r.Actual)
+		maps.Copy(v.Checks, r.Checks)
+	} else {
+		v.Problems = append(v.Problems, "it has a document but never reported itself")
+	}
+	if d := h.Desired; d != nil {
+		v.Generation = d.Generation
+		maps.Copy(v.Desired, d.Values)
+		if h.Report != nil && h.Report.Generation > d.Generation {
+			v.Problems = append(v.Problems, fmt.Sprintf("it reports generation %d, but was told only %d", h.Report.Generation, d.Generation))
+		}
+	}
+	for _, x := range s.snap.Variables() {
+		if h.Drifted(x) {
+			v.Problems = append(v.Problems, "drifted: runs "+string(x.Name)+" "+h.Report.Actual[x.Name].String())
+		}
+	}
+	if h.Report != nil {
+		for _, n := range slices.Sorted(maps.Keys(h.Report.Enact)) {
+			if e := h.Report.Enact[n]; e.Error != "" && (e.Status == rollout.EnactFail || e.Status == rollout.Retrying) {
+				v.Problems = append(v.Problems, fmt.Sprintf("%s %s after %d attempts: %s", n, e.Status, e.Attempts, e.Error))
+			}
+		}
+	}
+	switch {
+	case h.Decommissioned:
+		v.Problems = append(v.Problems, "decommissioned")
+	case h.Damaged:
+		v.Problems = append(v.Problems, "its document in the bucket was overwritten or deleted by hand")
+	case h.Presence == rollout.Gone:
+		v.Problems = append(v.Problems, "not seen for 7 days: it doesn't count")
+	}
+	return v, nil
+}
+
+func (s *scheduler) hostList(q control.HostListRequest) (any, error) {
+	where, err := rollout.ParseWhere(q.Where)
+	if err != nil {
+		return nil, &rollout.FieldError{Field: "where", Problem: err.Error()}
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > 1000 {
+		limit = 1000
+	}
+	out := control.HostListResponse{Hosts: []control.HostView{}}
+	size := 0
+	for _, name := range s.snap.Hosts() {
+		if name <= q.After {
+			continue
+		}
+		v, err := s.hostView(name)
+		if err != nil {
+			return nil, err
+		}
+		if ok, err := where.Selects(name, v.Role, v.Labels); err != nil || !ok {
+			continue
+		}
+		size += viewSize(v)
+		if len(out.Hosts) == limit || size > maxAnswer && len(out.Hosts) > 0 {
+			out.More = true
+			return out, nil
+		}
+		out.Hosts = append(out.Hosts, v)
+	}
+	return out, nil
+}
+
+// maxAnswer keeps a page of hosts well within one message of 1 MiB.
+const maxAnswer = 600 << 10
+
+// viewSize is a rough upper bound of the view's JSON, in bytes.
+func viewSize(v control.HostView) int {
+	n := 400 + len(v.Host)
+	for k, w := range v.Labels {
+		n += len(k) + len(w) + 8
+	}
+	for k, w := range v.Desired {
+		n += len(k) + 2*len(w.Text()) + 8
+	}
+	for k, w := range v.Actual {
+		n += len(k) + 2*len(w.Text()) + 8
+	}
+	for k, c := range v.Checks {
+		n += len(k) + 2*len(c.Output) + 60
+	}
+	for k, e := range v.Enact {
+		n += len(k) + 2*len(e.Error) + 80
+	}
+	for _, p := range v.Problems {
+		n += 2*len(p) + 4
+	}
+	return n
+}
+
+// counted is how the fleet stands with a variable.
+type counted struct {
+	desired, actual    map[string]int
+	drifted, unenacted int
+	carriers           int
+}
+
+func (s *scheduler) count(v *rollout.Variable) counted {
+	c := counted{desired: map[string]int{}, actual: map[string]int{}}
+	for _, name := range s.snap.Hosts() {
+		h, err := s.snap.Host(name)
+		if err != nil {
+			continue
+		}
+		c.actual[h.Report.Actual[v.Name].Text()]++
+		if h.Drifted(v) {
+			c.drifted++
+		}
+		if h.Desired == nil {
+			c.desired[""]++
+			continue
+		}
+		want, ok := h.Desired.Values[v.Name]
+		c.desired[want.Text()]++
+		if ok {
+			c.carriers++
+			if h.Report.Enact[v.Name].Status == rollout.Unenacted && v.Enact != "file" {
+				c.unenacted++
+			}
+		}
+	}
+	return c
+}
+
+func (s *scheduler) variableViews() []control.VariableView {
+	out := []control.VariableView{}
+	for _, v := range s.snap.Variables() {
+		c := s.count(v)
+		out = append(out, control.VariableView{
+			Variable: *v, Hosts: c.desired, Actual: c.actual, Drifted: c.drifted, Unenacted: c.unenacted,
+			Rollout: s.snap.LiveRollout(v.Name),
+		})
+	}
+	return out
+}
+
+func (s *scheduler) stopView() control.StopView {
+	v := control.StopView{Stopped: s.snap.Stopped()}
+	if a := s.snap.Stop(); a.Sequence > 0 {
+		v.Stop = abortView(a)
+	}
+	return v
+}
+
+func (s *scheduler) status() control.StatusView {
+	p := s.snap.Presences()
+	v := control.StatusView{
+		StopView: s.stopView(), Leader: s.leader.Name, Since: s.leader.Since, Version: s.o.Version,
+		Hosts: p[rollout.Online] + p[rollout.Offline] + p[rollout.Gone], Online: p[rollout.Online],
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.problems)) {
+		v.Warnings = append(v.Warnings, key+": "+s.problems[key])
+		if len(v.Warnings) == 100 {
+			v.Warnings = append(v.Warnings, fmt.Sprintf("and %d more", len(s.problems)-100))
+			break
+		}
+	}
+	return v
+}
+
+func (s *scheduler) whyView(q control.WhyRequest, now time.Time) (any, error) {
+	e, err := s.snap.Explain(q.Host, q.Variable, now)
+	if err != nil {
+		return nil, err
+	}
+	v := control.WhyView{
+		Host: q.Host, Variable: q.Variable, Value: e.Value, Actual: e.Actual, Told: e.Told.Time, Rollout: e.Told.Rollout,
+		Confirmed: e.Confirmed, Next: e.Next, To: e.To, Due: e.Due,
+	}
+	for _, b := range e.Blocked {
+		v.Blocked = append(v.Blocked, b.String())
+	}
+	return v, nil
+}
