@@ -1,0 +1,193 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/promslog"
+	"github.com/spf13/cobra"
+)
+
+// The parts that --run picks from, in the order in which they start.
+const (
+	partBroker    = "broker"
+	partScheduler = "scheduler"
+	partConsole   = "console"
+)
+
+var allParts = []string{partBroker, partScheduler, partConsole}
+
+// flags are the program's flags as they were given.
+type flags struct {
+	data, listen, http string
+	run                []string
+	nats, creds        string
+	replicas           int
+	logLevel           *promslog.Level
+	logFormat          *promslog.Format
+}
+
+// config is what to run: valid, with every default filled in.
+type config struct {
+	data     string   // of the embedded broker
+	listen   string   // of the embedded broker
+	http     string   // of the console
+	parts    []string // at least one
+	nats     string   // URL of the external broker; "" with the embedded one
+	creds    string
+	replicas int
+	// heartbeat is the agents'; 0 is the scheduler's default.
+	heartbeat time.Duration
+	logger    *slog.Logger
+}
+
+func (c *config) runs(part string) bool { return slices.Contains(c.parts, part) }
+
+// text is a flag's value that reads itself; name is its type in the help.
+type text struct {
+	name string
+	textValue
+}
+
+type textValue interface {
+	String() string
+	Set(string) error
+}
+
+// Type is for the help.
+func (t text) Type() string { return t.name }
+
+func (f *flags) define(cmd *cobra.Command) {
+	f.logLevel, f.logFormat = promslog.NewLevel(), promslog.NewFormat()
+	_ = f.logFormat.Set("logfmt") // it is one of the two
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVar(&f.data, "data", defaultData(), "keep the embedded broker's data in `DIR`")
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:4222", "`ADDR`ess of the embedded broker, on loopback; port 0 takes a free one")
+	fs.StringVar(&f.http, "http", "127.0.0.1:8422", "`ADDR`ess of the console, on loopback; port 0 takes a free one")
+	fs.StringSliceVar(&f.run, "run", allParts, "the `PARTS` to run, with commas between them")
+	fs.StringVar(&f.nats, "nats", "", "use the NATS cluster at `URL`, or at several with commas between them, and run no broker")
+	fs.StringVar(&f.creds, "creds", "", "credentials `FILE` for --nats")
+	fs.IntVar(&f.replicas, "replicas", 1, "make the streams on --nats with `N` replicas: 1, 3 or 5")
+	fs.Var(text{"LEVEL", f.logLevel}, "log-level", "the least level that is logged: "+strings.Join(promslog.LevelFlagOptions, ", "))
+	fs.Var(text{"FORMAT", f.logFormat}, "log-format", "how log lines are written: "+strings.Join(promslog.FormatFlagOptions, ", "))
+}
+
+// config checks the flags against each other; given says whether a flag was on
+// the command line. Its errors are *usageError.
+func (f *flags) config(given func(name string) bool) (config, error) {
+	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas}
+	if given("nats") && !given("run") {
+		c.parts = []string{partScheduler, partConsole}
+	}
+	if len(c.parts) == 0 {
+		return c, usagef("--run names no part: want some of %s", strings.Join(allParts, ","))
+	}
+	for i, p := range c.parts {
+		if !slices.Contains(allParts, p) {
+			return c, usagef("--run: there is no part %q: want some of %s", p, strings.Join(allParts, ","))
+		}
+		if slices.Contains(c.parts[:i], p) {
+			return c, usagef("--run names %s twice", p)
+		}
+	}
+	switch {
+	case given("nats") && c.runs(partBroker):
+		return c, usagef("--nats uses an existing broker: leave %s out of --run", partBroker)
+	case given("nats"):
+		if err := checkURLs(c.nats); err != nil {
+			return c, err
+		}
+	case !c.runs(partBroker):
+		return c, usagef("--run leaves out %s: --nats has to say where the broker is, such as --nats nats://127.0.0.1:4222", partBroker)
+	}
+	for _, name := range []string{"creds", "replicas"} {
+		if given(name) && !given("nats") {
+			return c, usagef("--%s is for an existing broker: give --nats too, or leave it out", name)
+		}
+	}
+	for _, only := range []struct{ name, part string }{{"data", partBroker}, {"listen", partBroker}, {"http", partConsole}} {
+		if given(only.name) && !c.runs(only.part) {
+			return c, usagef("--%s is for the %s, which doesn't run here: leave it out", only.name, only.part)
+		}
+	}
+	if !slices.Contains([]int{1, 3, 5}, c.replicas) {
+		return c, usagef("--replicas %d: want 1, 3 or 5", c.replicas)
+	}
+	if c.creds != "" {
+		if _, err := os.ReadFile(c.creds); err != nil {
+			return c, usagef("--creds: %w", err)
+		}
+	}
+	if c.runs(partBroker) {
+		if c.data == "" {
+			return c, usagef("--data is empty: want a directory")
+		}
+		if err := checkLoopback("listen", c.listen); err != nil {
+			return c, err
+		}
+	}
+	if c.runs(partConsole) {
+		if err := checkLoopback("http", c.http); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// defaultData is /var/lib/tsunamid for root, and for others a directory of
+// their own. It differs from the agent's, which may run on the same machine.
+func defaultData() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/tsunamid"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "tsunamid")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "tsunamid")
+	}
+	return "tsunamid-data"
+}
+
+// checkLoopback takes host:port with a loopback host: there are no identities,
+// so nobody else may reach the port.
+func checkLoopback(name, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return usagef("--%s %q isn't an address: want host:port, such as 127.0.0.1:0", name, addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return usagef("--%s %q: the port is %q: want 0 to 65535", name, addr, port)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usagef("--%s %q isn't on loopback: anyone who reached it could give orders to the fleet: want 127.0.0.1, ::1 or localhost", name, addr)
+	}
+	return nil
+}
+
+// checkURLs takes what the NATS client does: URLs or host:port, comma-separated.
+func checkURLs(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		u, err := url.Parse(one)
+		if err == nil && (u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme)) {
+			err = fmt.Errorf("%q isn't a broker's URL", u.Redacted())
+		}
+		if err != nil {
+			return usagef("--nats: %w: want nats://host:port, or several with commas between them", err)
+		}
+	}
+	return nil
+}
