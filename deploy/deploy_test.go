@@ -95,6 +95,15 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// The file that replaces the unit's flags starts out with the same.
+func TestDefaultFlags(t *testing.T) {
+	option := regexp.MustCompile(`(?m)^(?:Environment=)?"?TSUNAMID_OPTIONS="?([^"]*)"$`)
+	unit, file := option.FindStringSubmatch(text(t, "systemd/tsunamid.service")), option.FindStringSubmatch(text(t, "systemd/tsunamid.default"))
+	if unit == nil || file == nil || unit[1] != file[1] || !strings.Contains(unit[1], "--data ") {
+		t.Errorf("tsunamid.service has %q, tsunamid.default has %q", unit, file)
+	}
+}
+
 // What verifies the units is itself tried.
 func TestVerifySeesAWrongUnit(t *testing.T) {
 	unit := lay(t, "tsunamid.service")
