@@ -172,13 +172,13 @@ func TestTheBrokersOwnWordsComeThrough(t *testing.T) {
 	}
 	// Nobody is there at all.
 	for _, n := range []int{1, 2} {
-		if _, err := bus.Commit(within(t), js, make2(n)); !errors.Is(err, bus.ErrNotWritten) {
+		if _, err := bus.Commit(within(t), js, nowhere(n)); !errors.Is(err, bus.ErrNotWritten) {
 			t.Errorf("%d to nobody: %v, want %v", n, err, bus.ErrNotWritten)
 		}
 	}
 }
 
-func make2(n int) []bus.Message {
+func nowhere(n int) []bus.Message {
 	msgs := make([]bus.Message, n)
 	for i := range msgs {
 		msgs[i].Subject = fmt.Sprintf("nobody.%d", i)

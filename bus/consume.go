@@ -29,6 +29,10 @@ type ConsumeOptions struct {
 	// Buffer is how many messages the channel holds; 0 means 256. At most as
 	// many again wait in the client.
 	Buffer int
+	// Heartbeat is how often the broker says that it is there when it has no
+	// messages; two missed ones make a new consumer. 0 means 10 s, 30 s is the
+	// most. A lost connection is noticed without it.
+	Heartbeat time.Duration
 	// Logger is told about restarts of the consumer. Nil discards.
 	Logger *slog.Logger
 }
@@ -37,14 +41,15 @@ const (
 	defaultBuffer = 256
 	// consumerIdle is how long the broker keeps a consumer whose reader is gone.
 	consumerIdle = 5 * time.Minute
-	// heartbeat is how often the broker says that it is there when it has no
-	// messages. Two missed ones make a new consumer.
-	heartbeat = 5 * time.Second
+	// defaultHeartbeat finds a dead consumer on a live connection within 20 s.
+	defaultHeartbeat = 10 * time.Second
+	// maxHeartbeat is the client library's limit.
+	maxHeartbeat = 30 * time.Second
 	// pullExpiry is how long one request for messages stands.
-	pullExpiry = 30 * time.Second
+	pullExpiry = 2 * time.Minute
 	// recheck is how often an idle consumer's count of what it delivered is
 	// compared with what came.
-	recheck = 30 * time.Second
+	recheck = time.Minute
 )
 
 // Consume yields a stream's messages in stream order, without gaps or
@@ -69,6 +74,10 @@ func Consume(ctx context.Context, js jetstream.JetStream, stream string, o Consu
 	if o.Buffer <= 0 {
 		o.Buffer = defaultBuffer
 	}
+	if o.Heartbeat <= 0 {
+		o.Heartbeat = defaultHeartbeat
+	}
+	o.Heartbeat = min(o.Heartbeat, maxHeartbeat)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -251,7 +260,7 @@ func (c *consumption) read(ctx context.Context) error {
 	messages, err := c.consumer.Messages(
 		jetstream.PullMaxMessages(c.options.Buffer),
 		jetstream.PullExpiry(pullExpiry),
-		jetstream.PullHeartbeat(heartbeat),
+		jetstream.PullHeartbeat(c.options.Heartbeat),
 	)
 	if err != nil {
 		return err
