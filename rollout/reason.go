@@ -42,6 +42,7 @@ const (
 	NoRollout         Code = "no_rollout"
 	Drifted           Code = "drifted"
 	RecordDamaged     Code = "record_damaged"
+	Decommissioned    Code = "decommissioned"
 )
 
 // Reason is a typed reason with its numbers. Fields that don't apply to its

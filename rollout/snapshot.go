@@ -111,15 +111,14 @@ func (s *Snapshot) PutVariable(name Name, v *Variable) {
 	}
 }
 
-// PutReport sets what a host says of itself.
+// PutReport sets what a host says of itself. A host that was decommissioned
+// and reports itself again is back.
 func (s *Snapshot) PutReport(name Host, r *Report) {
 	h := s.host(name)
 	old := h.report
-	if h.decommissioned && (old == nil || old.Boot != r.Boot) {
-		h.decommissioned = false // its agent was started again: the host is back
-	}
-	h.report = r
-	if old == nil || old.Role != r.Role || !maps.Equal(old.Labels, r.Labels) {
+	back := h.decommissioned
+	h.report, h.decommissioned = r, false
+	if back || old == nil || old.Role != r.Role || !maps.Equal(old.Labels, r.Labels) {
 		s.enlist(h)
 	}
 	s.refresh(h)
@@ -142,8 +141,8 @@ func (s *Snapshot) PutDamaged(name Host) {
 	s.refresh(h)
 }
 
-// PutDecommissioned takes a host out. It counts again when its agent is
-// started again. The generation is that of the delete marker.
+// PutDecommissioned takes a host out until it reports itself again. The
+// generation is that of the delete marker.
 func (s *Snapshot) PutDecommissioned(name Host, generation uint64) {
 	h := s.host(name)
 	h.desired, h.damaged, h.decommissioned = nil, false, true

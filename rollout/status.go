@@ -178,6 +178,8 @@ type HostStatus struct {
 	Presence       Presence
 	Damaged        bool
 	Decommissioned bool
+	// Next is the generation of the next document, or of the delete marker.
+	Next uint64
 }
 
 // Host says how a host stands. It returns an error wrapping ErrNotFound.
@@ -190,7 +192,7 @@ func (s *Snapshot) Host(name Host) (HostStatus, error) {
 }
 
 func (h *host) status() HostStatus {
-	return HostStatus{h.name, h.report, h.desired, h.presence, h.damaged, h.decommissioned}
+	return HostStatus{h.name, h.report, h.desired, h.presence, h.damaged, h.decommissioned, h.nextGeneration()}
 }
 
 // Hosts lists the hosts that count, by name.
@@ -358,4 +360,26 @@ func (m *member) rank() int {
 		}
 	}
 	return n
+}
+
+// Presences counts the hosts of the inventory by presence.
+func (s *Snapshot) Presences() map[Presence]int {
+	out := map[Presence]int{Offline: 0, Online: 0, Gone: 0}
+	for _, h := range s.hosts {
+		if h.report != nil && !h.decommissioned {
+			out[h.presence]++
+		}
+	}
+	return out
+}
+
+// String names the presence.
+func (p Presence) String() string {
+	switch p {
+	case Online:
+		return "online"
+	case Gone:
+		return "gone"
+	}
+	return "offline"
 }

@@ -28,7 +28,7 @@ type auditTrail struct {
 	counts  map[string]int
 	floor   uint64 // newest audited kind's sequence at the start: it must be reached once
 	reached uint64
-	next    time.Time // when to ask again; zero: not before something is written
+	next    time.Time // not to be asked again before
 	hot     bool      // a key has auditAsk revisions pending
 }
 
@@ -103,12 +103,9 @@ func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	}
 	behind := err != nil || a.behind()
 	s.snap.PutAuditBehind(behind)
-	a.next = time.Time{}
-	if behind || a.hot {
-		a.next = now.Add(auditWait)
-		if a.reached < a.floor {
-			a.next = now.Add(50 * time.Millisecond) // at the start: it is seconds behind at most, as a rule
-		}
+	a.next = now.Add(auditWait)
+	if a.reached < a.floor {
+		a.next = now.Add(50 * time.Millisecond) // at the start: it is seconds behind at most, as a rule
 	}
 }
 

@@ -43,7 +43,7 @@ func (s *scheduler) load(ctx context.Context) error {
 	for _, m := range reports {
 		s.report(m)
 	}
-	s.leaderAt = time.Now()
+	s.leaderAt, s.loaded = time.Now(), true
 	s.log.Info("loaded", "sequence", s.consumed, "records", len(stored), "hosts", len(reports))
 	return nil
 }
@@ -146,7 +146,7 @@ func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) er
 		err = fmt.Errorf("%w: generation %d after %d", subjects.ErrForeign, c.Desired.Generation, before)
 	}
 	if err == nil {
-		s.putChange(c)
+		s.putChange(c, m.Time)
 		return nil
 	}
 	if !known {
@@ -157,7 +157,7 @@ func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) er
 			return fmt.Errorf("%w; and its history: %w", err, histErr)
 		}
 		if good != nil {
-			s.putChange(good)
+			s.putChange(good, m.Time)
 		}
 	}
 	s.snap.PutDamaged(host)
@@ -173,8 +173,9 @@ func (s *scheduler) desired(host rollout.Host) (uint64, bool) {
 	return h.Desired.Generation, true
 }
 
-func (s *scheduler) putChange(c *subjects.Change) {
+func (s *scheduler) putChange(c *subjects.Change, at time.Time) {
 	if c.Decommissioned {
+		s.ended[c.Host] = at
 		s.snap.PutDecommissioned(c.Host, c.Desired.Generation)
 		return
 	}
@@ -315,13 +316,24 @@ func (s *scheduler) report(m bus.Msg) {
 		return
 	}
 	delete(s.problems, key)
+	if at, ok := s.ended[host]; ok && !m.Time.After(at) {
+		return // what it reported before it was decommissioned
+	}
+	delete(s.ended, host)
+	if s.loaded {
+		s.heard[host] = time.Now() // a report is a sign of life too
+	}
 	s.touched[host] = m.Time
 	s.snap.PutReport(host, r)
 	s.place(host, time.Now())
 }
 
-// beat takes in a heartbeat.
+// beat takes in a heartbeat. Names that never reported themselves are not
+// remembered: there is no end of names.
 func (s *scheduler) beat(h rollout.Host) {
+	if _, ok := s.touched[h]; !ok {
+		return
+	}
 	s.heard[h] = time.Now()
 	s.snap.PutPresence(h, rollout.Online)
 }

@@ -69,6 +69,8 @@ type scheduler struct {
 	damaged   map[rollout.ID]bool
 	touched   map[rollout.Host]time.Time // the newest report's time, by the broker
 	heard     map[rollout.Host]time.Time
+	ended     map[rollout.Host]time.Time // when it was decommissioned, by the broker
+	loaded    bool                       // what was stored at the start is in the mirror
 	swept     time.Time
 	audit     auditTrail
 	problems  map[string]string // what a person has to see to, by key
@@ -76,9 +78,7 @@ type scheduler struct {
 	retryAt   time.Time // decide not before, after a failed commit
 }
 
-// Run takes the lease when it can, and schedules while it holds it. It returns
-// when ctx ends, after giving the lease back, or with the error that ended it.
-func Run(ctx context.Context, o Options) error {
+func (o Options) withDefaults() Options {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
 	o.Renew = cmp.Or(o.Renew, 5*time.Second)
@@ -89,12 +89,35 @@ func Run(ctx context.Context, o Options) error {
 	if o.Ready == nil {
 		o.Ready = func(bool) {}
 	}
-	js, err := jetstream.New(o.Conn)
+	return o
+}
+
+// Run takes the lease when it can, and schedules while it holds it. It returns
+// when ctx ends, after giving the lease back, or with the error that ended it.
+func Run(ctx context.Context, o Options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := open(ctx, o.withDefaults())
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer s.m.unregister()
+	if err = s.load(ctx); err == nil {
+		err = s.run(ctx)
+	}
+	s.quit()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("scheduler: %w", err)
+}
+
+// open makes a scheduler that hears heartbeats, until ctx ends.
+func open(ctx context.Context, o Options) (*scheduler, error) {
+	js, err := jetstream.New(o.Conn)
+	if err != nil {
+		return nil, err
+	}
 	s := &scheduler{
 		o: o, js: js, log: o.Logger, m: newMetrics(o.Registerer),
 		// Two renewals' time is charged at most: one may come late.
@@ -102,24 +125,16 @@ func Run(ctx context.Context, o Options) error {
 		alive: make(chan rollout.Host, 1<<14), commands: make(chan command),
 		holder:    random(),
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
-		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{},
+		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
 		problems: map[string]string{},
 	}
-	defer s.m.unregister()
 	sub, err := o.Conn.Subscribe(subjects.AllAlive, s.hear)
 	if err != nil {
-		return fmt.Errorf("scheduler: listening for heartbeats: %w", err)
+		s.m.unregister()
+		return nil, fmt.Errorf("listening for heartbeats: %w", err)
 	}
-	defer func() { _ = sub.Unsubscribe() }()
-	if err := s.load(ctx); err != nil {
-		return fmt.Errorf("scheduler: loading: %w", err)
-	}
-	err = s.run(ctx)
-	s.quit()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() }) // a closed connection has no subscriptions
+	return s, nil
 }
 
 func random() string {
@@ -250,8 +265,8 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	if !d.Next.IsZero() {
 		next = earliest(next, d.Next)
 	}
-	if at := s.audit.next; !at.IsZero() {
-		next = earliest(next, at)
+	if s.audit.hot {
+		next = earliest(next, s.audit.next)
 	}
 	return earliest(next, renew), nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
@@ -102,8 +103,9 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// host runs a host that enacts whatever it is told at once.
-func (r *rig) host(name, role, actual string) {
+// host runs a host that enacts whatever it is told at once. The function that
+// comes back stops it.
+func (r *rig) host(name, role, actual string) (stop func()) {
 	r.t.Helper()
 	nc := r.connect()
 	js, err := jetstream.New(nc)
@@ -130,7 +132,7 @@ func (r *rig) host(name, role, actual string) {
 		r.t.Fatal(err)
 	}
 	publish()
-	ctx := r.t.Context()
+	ctx, stop := context.WithCancel(r.t.Context())
 	r.hosts.Go(func() {
 		tick := time.NewTicker(testHeartbeat)
 		defer tick.Stop()
@@ -154,6 +156,7 @@ func (r *rig) host(name, role, actual string) {
 			}
 		}
 	})
+	return stop
 }
 
 func must[T any](v T, err error) T {
@@ -164,7 +167,7 @@ func must[T any](v T, err error) T {
 }
 
 func (r *rig) call(verb control.Verb, request, response any) error {
-	return tmpClient{r.nc}.Call(r.t.Context(), verb, request, response)
+	return must(control.NewClient(r.nc, "alice")).Call(r.t.Context(), verb, request, response)
 }
 
 func (r *rig) mustCall(verb control.Verb, request, response any) {
@@ -247,6 +250,7 @@ func (r *rig) start(id rollout.ID, over time.Duration) {
 }
 
 func TestRolloutCompletes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.schedule()
 	r.fleet(12)
@@ -268,6 +272,7 @@ func TestRolloutCompletes(t *testing.T) {
 }
 
 func TestAbortFreezesAndResumeAcknowledges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.schedule()
 	r.fleet(12)
@@ -297,6 +302,7 @@ func TestAbortFreezesAndResumeAcknowledges(t *testing.T) {
 }
 
 func TestStopStopsEverything(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.schedule()
 	r.fleet(6)
@@ -326,6 +332,7 @@ func TestStopStopsEverything(t *testing.T) {
 }
 
 func TestRestartGoesOn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.schedule()
 	r.fleet(12)
@@ -345,6 +352,7 @@ func TestRestartGoesOn(t *testing.T) {
 }
 
 func TestOverwrittenByHand(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.schedule()
 	r.fleet(6)
@@ -372,5 +380,184 @@ func TestOverwrittenByHand(t *testing.T) {
 	r.untilState("up", rollout.StateCompleted)
 	if n := r.tells("up"); n != 6 {
 		t.Errorf("%d records", n)
+	}
+}
+
+func TestDecommission(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.schedule()
+	r.fleet(3)
+	gone := r.host("gone.example.net", "web", "1.10.3")
+	ask := control.HostRequest{Host: "gone.example.net", Why: "sold"}
+	r.until("it is in", func() bool { return r.call(control.HostShow, ask, nil) == nil })
+	if err := r.call(control.HostDecommission, ask, nil); !errors.Is(err, rollout.ErrRefused) {
+		t.Errorf("decommissioned while online: %v", err)
+	}
+	gone()
+	r.until("it is decommissioned", func() bool { return r.call(control.HostDecommission, ask, nil) == nil })
+	hosts := func() int {
+		var l control.HostListResponse
+		r.mustCall(control.HostList, control.HostListRequest{}, &l)
+		return len(l.Hosts)
+	}
+	if n := hosts(); n != 3 {
+		t.Errorf("%d hosts are left", n)
+	}
+	r.stop()
+	r.schedule()
+	if n := hosts(); n != 3 {
+		t.Errorf("%d hosts after a restart", n)
+	}
+	r.host("gone.example.net", "web", "1.10.3")
+	r.until("it is back", func() bool { return hosts() == 4 })
+	r.until("it has a document of a higher generation", func() bool {
+		var v control.HostView
+		r.mustCall(control.HostShow, ask, &v)
+		return v.Generation >= 3 && len(v.Problems) == 0
+	})
+}
+
+// bare is a scheduler that has loaded, without its loop.
+func (r *rig) bare(o Options) *scheduler {
+	r.t.Helper()
+	o.Conn, o.Logger, o.Registerer = r.connect(), slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), prometheus.NewRegistry()
+	s, err := open(r.t.Context(), o.withDefaults())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := s.load(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+// A batch whose answer was lost either committed, and settle says so, or never
+// can.
+func TestLostAnswerIsSettled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.bare(Options{})
+	s.take(t.Context())
+	if !s.leading {
+		t.Fatal("not leading")
+	}
+	defer s.stopServe()
+	batch := func() ([]bus.Message, subjects.Leader) {
+		l := s.leader
+		l.Step = random()
+		return []bus.Message{
+			s.leaderMessage(must(subjects.Encode(l))),
+			{Subject: subjects.KindDesired.Subject("h1.example.net"), Data: []byte("{}")},
+		}, l
+	}
+	committed, l := batch()
+	if _, err := bus.Commit(t.Context(), s.js, committed); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.settle(t.Context(), l); err != nil {
+		t.Errorf("a batch that committed: %v", err)
+	}
+	late, l := batch()
+	if err := s.settle(t.Context(), l); err == nil {
+		t.Error("a batch that never arrived is taken as committed")
+	}
+	if _, err := bus.Commit(t.Context(), s.js, late); !errors.Is(err, bus.ErrRefused) {
+		t.Errorf("the lost batch arrives late: %v, want a refusal", err)
+	}
+}
+
+// A deposed leader's batches are refused whole, and it notices.
+func TestDeposedLeaderWritesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := r.bare(Options{})
+	old.take(t.Context())
+	next := r.bare(Options{TakeAtOnce: true})
+	next.take(t.Context())
+	defer next.stopServe()
+	if !next.leading {
+		t.Fatal("the lease wasn't taken")
+	}
+	step := rollout.Step{Tells: []rollout.Tell{{Host: "h1.example.net", Desired: rollout.Desired{Generation: 1}, Reason: rollout.Reason{Code: rollout.ByFirst}}}}
+	if err := old.commit(t.Context(), step, time.Now()); err == nil {
+		t.Error("the deposed leader's batch committed")
+	}
+	if old.leading {
+		t.Error("the deposed leader hasn't noticed")
+	}
+	if _, err := bus.Last(t.Context(), r.js, subjects.Stream, subjects.KindDesired.Subject("h1.example.net")); !errors.Is(err, bus.ErrNotFound) {
+		t.Errorf("the host was told: %v", err)
+	}
+	if err := next.commit(t.Context(), step, time.Now()); err != nil {
+		t.Errorf("the new leader: %v", err)
+	}
+}
+
+// A candidate takes over only when the lease has not been renewed for a whole
+// lease, and the ramp's clock doesn't run in between.
+func TestCandidateWaitsForTheLease(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := r.bare(Options{})
+	old.take(t.Context())
+	old.stopServe()
+	const lease = 600 * time.Millisecond
+	candidate := r.bare(Options{Lease: lease})
+	start := time.Now()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	leads := make(chan time.Duration, 1)
+	candidate.o.Ready = func(bool) {
+		select {
+		case leads <- time.Since(start):
+		default:
+		}
+	}
+	go func() { done <- candidate.run(ctx) }()
+	took := <-leads
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	candidate.stopServe()
+	if took < lease {
+		t.Errorf("took over after %s, before the lease of %s was out", took, lease)
+	}
+	if candidate.leader.Led >= lease {
+		t.Errorf("the leaders' clock shows %s: it ran while nobody led", candidate.leader.Led)
+	}
+}
+
+// Nothing is told while a key has too many revisions that the audit log lacks.
+func TestAuditTrailCounts(t *testing.T) {
+	t.Parallel()
+	var a auditTrail
+	a.wrote(subjects.KindVariable, "x", 1)
+	a.loaded()
+	if !a.behind() {
+		t.Error("at the start the log has to reach what is stored")
+	}
+	a.audited(1)
+	if a.behind() || a.hot {
+		t.Error("caught up, but behind or hot")
+	}
+	for i := range uint64(auditMost) {
+		if a.behind() {
+			t.Fatalf("behind with %d revisions", i)
+		}
+		a.wrote(subjects.KindDesired, "h1", 2+i)
+		a.wrote(subjects.KindProgress, "r", 1000+i)
+	}
+	if !a.behind() || !a.hot {
+		t.Errorf("%d revisions of a key are not behind", auditMost)
+	}
+	a.audited(2)
+	if a.behind() || !a.hot {
+		t.Error("one audited: not behind, but still hot")
+	}
+	a.audited(40)
+	if a.behind() || a.hot || len(a.pending) != 0 || len(a.counts) != 0 {
+		t.Errorf("all audited: %+v", a)
 	}
 }

@@ -234,10 +234,7 @@ func (s *scheduler) decommission(ctx context.Context, q control.HostRequest, by 
 		return nil, err
 	}
 	c := subjects.Change{Host: q.Host, Reason: rollout.Reason{Code: rollout.Decommissioned, Detail: q.Why}, Actor: by, Time: now, Decommissioned: true}
-	c.Desired.Generation = view.Generation + 1
-	if h.Report != nil {
-		c.Desired.Generation = max(c.Desired.Generation, h.Report.Generation+1)
-	}
+	c.Desired.Generation = h.Next
 	head, body, err := c.Encode()
 	if err != nil {
 		return nil, err
@@ -248,7 +245,7 @@ func (s *scheduler) decommission(ctx context.Context, q control.HostRequest, by 
 		return nil, err
 	}
 	s.log.Info("host decommissioned", "host", q.Host, "by", by, "why", q.Why)
-	view.Problems = append(view.Problems, "decommissioned: it counts again when its agent is started again")
+	view.Problems = append(view.Problems, "decommissioned: it counts again when its agent reports again")
 	return view, nil
 }
 
