@@ -127,7 +127,7 @@ func (b *Broker) start() (err error) {
 		defer close(started)
 		s.Start()
 	}()
-	if err := await(s, log.fatal, started); err != nil {
+	if err := await(s, log.fatal); err != nil {
 		s.Shutdown()
 		<-started
 		s.WaitForShutdown()
@@ -141,23 +141,19 @@ func (b *Broker) start() (err error) {
 }
 
 // await returns when the server is ready, or why it won't be.
-func await(s *server.Server, fatal <-chan string, started <-chan struct{}) error {
-	ready := make(chan bool, 1)
-	go func() { ready <- s.ReadyForConnections(startTimeout) }()
-	select {
-	case reason := <-fatal:
-		return errors.New(reason)
-	case ok := <-ready:
-		if !ok {
-			select {
-			case reason := <-fatal:
-				return errors.New(reason)
-			default:
-				return fmt.Errorf("it wasn't ready within %s", startTimeout)
+func await(s *server.Server, fatal <-chan string) error {
+	for begun := time.Now(); time.Since(begun) < startTimeout; {
+		ready := s.ReadyForConnections(100 * time.Millisecond)
+		select {
+		case reason := <-fatal:
+			return errors.New(reason)
+		default:
+			if ready {
+				return nil
 			}
 		}
-		return nil
 	}
+	return fmt.Errorf("it wasn't ready within %s", startTimeout)
 }
 
 func (b *Broker) serverOptions() (*server.Options, error) {
