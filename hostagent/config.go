@@ -119,10 +119,10 @@ func orElse[T comparable](v, other T) T {
 func (c Config) Validate() error {
 	var faults []error
 	if c.Host == "" {
-		faults = append(faults, &rollout.FieldError{Field: "host", Problem: "is missing: the machine's DNS name"})
+		faults = append(faults, &rollout.FieldError{Field: "host", Problem: "is missing: the machine's DNS name, by --host or in the file"})
 	}
 	if c.Role == "" {
-		faults = append(faults, &rollout.FieldError{Field: "role", Problem: "is missing: what the host is for"})
+		faults = append(faults, &rollout.FieldError{Field: "role", Problem: "is missing: what the host is for, by --role or in the file"})
 	}
 	for _, f := range c.faults() {
 		faults = append(faults, f)
