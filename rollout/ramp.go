@@ -17,9 +17,10 @@ import (
 const golden = 0.6180339887498949
 
 // target is T of design.md §6: how many of n matching hosts of one role the
-// rollout is to change.
+// rollout is to change. The epsilon keeps 1.14 % of 2,500, which is 28.5, from
+// being a little less.
 func target(n int, percent Percent, l *Limit) int {
-	t := int(math.Floor(float64(percent)*float64(n)/100 + 0.5)) // half up
+	t := int(math.Floor(float64(percent)*float64(n)/100 + 0.5 + 1e-9)) // half up
 	if l != nil {
 		t = max(t, l.AtLeast)
 		if l.AtMost != nil {
@@ -110,10 +111,16 @@ func thetas(salt string, targets map[string]int) map[string]float64 {
 	u := unit(salted(salt, "theta"))
 	out := make(map[string]float64, len(all))
 	for k, e := range all {
-		_, f := math.Modf(u + float64(k)*golden)
-		out[e.key] = f
+		out[e.key] = weyl(u, k)
 	}
 	return out
+}
+
+// weyl is frac(u + k·golden). The conversion keeps the two operations from
+// being fused, so that schedulers on different processors agree.
+func weyl(u float64, k int) float64 {
+	_, f := math.Modf(u + float64(float64(k)*golden))
+	return f
 }
 
 // place is a member with its sort keys: the fraction of the way through its
@@ -159,7 +166,7 @@ func arrange(ps []place, salt string, spread []Word) {
 	for k, v := range values {
 		part := parts[v]
 		arrange(part, salt, spread[1:])
-		_, shift := math.Modf(u + float64(k)*golden)
+		shift := weyl(u, k)
 		for j := range part {
 			part[j].at = (float64(j) + shift) / float64(len(part))
 		}
