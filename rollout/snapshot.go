@@ -150,11 +150,12 @@ func (s *Snapshot) PutDecommissioned(name Host, generation uint64) {
 	s.dismiss(h)
 }
 
-// PutPresence sets what is known of a host from its heartbeats.
-func (s *Snapshot) PutPresence(name Host, p Presence) {
+// PutPresence sets what is known of a host from its heartbeats, and says
+// whether that is news.
+func (s *Snapshot) PutPresence(name Host, p Presence) bool {
 	h := s.host(name)
 	if h.presence == p {
-		return
+		return false
 	}
 	counted := h.counts()
 	h.presence = p
@@ -162,6 +163,7 @@ func (s *Snapshot) PutPresence(name Host, p Presence) {
 		s.enlist(h)
 	}
 	s.refresh(h)
+	return true
 }
 
 // PutRollout sets a rollout's record. The records of rollouts come before the

@@ -103,6 +103,7 @@ func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	}
 	behind := err != nil || a.behind()
 	s.snap.PutAuditBehind(behind)
+	s.changed = true
 	a.next = now.Add(auditWait)
 	if a.reached < a.floor {
 		a.next = now.Add(50 * time.Millisecond) // at the start: it is seconds behind at most, as a rule

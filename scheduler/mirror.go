@@ -74,6 +74,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		return // the mark of a consumer that started anew
 	}
 	s.consumed = max(s.consumed, m.Sequence)
+	s.changed = true
 	kind, name, err := subjects.ParseKey(m.Subject)
 	if err != nil {
 		return
@@ -323,7 +324,7 @@ func (s *scheduler) report(m bus.Msg) {
 	if s.loaded {
 		s.heard[host] = time.Now() // a report is a sign of life too
 	}
-	s.touched[host] = m.Time
+	s.touched[host], s.changed = m.Time, true
 	s.snap.PutReport(host, r)
 	s.place(host, time.Now())
 }
@@ -335,7 +336,7 @@ func (s *scheduler) beat(h rollout.Host) {
 		return
 	}
 	s.heard[h] = time.Now()
-	s.snap.PutPresence(h, rollout.Online)
+	s.changed = s.snap.PutPresence(h, rollout.Online) || s.changed
 }
 
 // sweep notes who has gone silent.
@@ -359,5 +360,5 @@ func (s *scheduler) place(h rollout.Host, now time.Time) {
 	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
 		p = rollout.Gone
 	}
-	s.snap.PutPresence(h, p)
+	s.changed = s.snap.PutPresence(h, p) || s.changed
 }

@@ -74,6 +74,8 @@ type scheduler struct {
 	swept     time.Time
 	audit     auditTrail
 	problems  map[string]string // what a person has to see to, by key
+	changed   bool      // since the last decision
+	due       time.Time // as the last decision said; zero: never
 	backoff   time.Duration
 	retryAt   time.Time // decide not before, after a failed commit
 }
@@ -244,15 +246,18 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	if s.restoreRollouts(ctx, now) {
 		return now, nil
 	}
-	d := rollout.Decide(s.snap, now)
-	for _, step := range d.Steps {
-		if err := s.commit(ctx, step, now); err != nil {
-			s.hindered("committing a step", err)
-			return s.retryAt, nil
+	if s.changed || !s.due.IsZero() && !now.Before(s.due) {
+		d := rollout.Decide(s.snap, now)
+		s.changed, s.due = len(d.Steps) > 0, d.Next
+		for _, step := range d.Steps {
+			if err := s.commit(ctx, step, now); err != nil {
+				s.hindered("committing a step", err)
+				return s.retryAt, nil
+			}
 		}
-	}
-	if len(d.Steps) > 0 {
-		return now, nil
+		if len(d.Steps) > 0 {
+			return now, nil
+		}
 	}
 	s.m.observe(s, now)
 	renew := s.renewed.Add(s.o.Renew)
@@ -262,8 +267,8 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 		}
 		return now, nil
 	}
-	if !d.Next.IsZero() {
-		next = earliest(next, d.Next)
+	if !s.due.IsZero() {
+		next = earliest(next, s.due)
 	}
 	if s.audit.hot {
 		next = earliest(next, s.audit.next)
@@ -308,7 +313,7 @@ func (s *scheduler) take(ctx context.Context) {
 		s.hindered("taking the lease", err)
 		return
 	}
-	s.leading = true
+	s.leading, s.changed = true, true
 	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve)
 	if err != nil {
 		s.log.Error("operators' service not started", "err", err)
