@@ -74,8 +74,8 @@ type scheduler struct {
 	swept     time.Time
 	audit     auditTrail
 	problems  map[string]string // what a person has to see to, by key
-	changed   bool      // since the last decision
-	due       time.Time // as the last decision said; zero: never
+	changed   bool              // since the last decision
+	due       time.Time         // as the last decision said; zero: never
 	backoff   time.Duration
 	retryAt   time.Time // decide not before, after a failed commit
 }
