@@ -10,19 +10,21 @@ import (
 
 func TestClassify(t *testing.T) {
 	for _, tt := range []struct {
-		code jetstream.ErrorCode
-		text string
-		want error
+		code       jetstream.ErrorCode
+		text       string
+		committing bool
+		want       error
 	}{
-		{10071, "wrong last sequence: 7", ErrRefused},
-		{10164, "wrong last sequence: 7", ErrRefused},
-		{10164, "wrong last sequence", ErrInFlight},
-		{10077, "no space left on device", ErrUnknown},
-		{10023, "insufficient resources", ErrNotWritten},
-		{10176, "atomic publish batch is incomplete", ErrNotWritten},
+		{10071, "wrong last sequence: 7", true, ErrRefused},
+		{10164, "wrong last sequence: 7", true, ErrRefused},
+		{10164, "wrong last sequence", true, ErrInFlight},
+		{10077, "no space left on device", true, ErrUnknown},
+		{10023, "insufficient resources", false, ErrNotWritten},
+		{10023, "insufficient resources", true, ErrUnknown},
+		{10176, "atomic publish batch is incomplete", true, ErrNotWritten},
 	} {
 		api := &jetstream.APIError{ErrorCode: tt.code, Description: tt.text}
-		err := classify(api)
+		err := classify(api, tt.committing)
 		for _, is := range []error{ErrRefused, ErrInFlight, ErrUnknown} {
 			if errors.Is(err, is) != (tt.want == is) {
 				t.Errorf("%d %q: %v, want %v", tt.code, tt.text, err, tt.want)

@@ -40,6 +40,7 @@ const (
 	codeWrongLast         jetstream.ErrorCode = 10071
 	codeWrongLastConstant jetstream.ErrorCode = 10164
 	codeStoreFailed       jetstream.ErrorCode = 10077
+	codeNoResources       jetstream.ErrorCode = 10023
 )
 
 // Commit writes the messages as one atomic batch, in their order, and returns
@@ -127,7 +128,7 @@ func commit(ctx context.Context, nc *nats.Conn, msgs []Message) (uint64, error) 
 				return 0, fmt.Errorf("%w: opening the batch: reading the answer: %w", ErrNotWritten, err)
 			}
 			if a.Error != nil {
-				return 0, classify(a.Error)
+				return 0, classify(a.Error, false)
 			}
 		}
 	}
@@ -154,7 +155,7 @@ func commit(ctx context.Context, nc *nats.Conn, msgs []Message) (uint64, error) 
 		return 0, fmt.Errorf("%w: reading the answer: %w", ErrUnknown, err)
 	}
 	if a.Error != nil {
-		return 0, classify(a.Error)
+		return 0, classify(a.Error, batch != "")
 	}
 	if a.Stream == "" || a.Sequence == 0 || a.Batch != batch || batch != "" && a.Count != len(msgs) {
 		return 0, fmt.Errorf("%w: the answer isn't one to this batch", ErrUnknown)
@@ -172,8 +173,13 @@ type answer struct {
 }
 
 // classify says what an error that the broker answered with means for what was
-// written.
-func classify(e *jetstream.APIError) error {
+// written. Committing says that it answers the last message of a batch.
+func classify(e *jetstream.APIError, committing bool) error {
+	if committing && e.ErrorCode == codeNoResources {
+		// Storage that is full already is said when the batch is opened. Here the
+		// limit may have been reached between two messages of the batch.
+		return fmt.Errorf("%w: %w", ErrUnknown, e)
+	}
 	switch e.ErrorCode {
 	case codeWrongLast:
 		return fmt.Errorf("%w: %w", ErrRefused, e)

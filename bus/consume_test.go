@@ -262,11 +262,11 @@ func TestConsumeInFakeTime(t *testing.T) {
 		if m := <-c; m.Subject != "" {
 			t.Fatalf("got %+v, want the mark", m)
 		}
-		for round := range 6 {
-			time.Sleep(time.Hour)
+		for round := range 4 {
+			time.Sleep(20 * time.Minute)
 			if round%2 == 1 {
 				b.Shutdown()
-				time.Sleep(3 * time.Hour)
+				time.Sleep(10 * time.Minute)
 				if err := b.Restart(); err != nil {
 					t.Fatal(err)
 				}
