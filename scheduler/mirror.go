@@ -16,10 +16,10 @@ import (
 // are taken in the order that the snapshot wants: what others refer to first.
 func (s *scheduler) load(ctx context.Context) error {
 	var err error
-	if s.bucket, err = bus.Consume(ctx, s.js, subjects.Stream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
+	if s.bucket, err = s.o.Consume(ctx, s.js, subjects.Stream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
 		return err
 	}
-	if s.inventory, err = bus.Consume(ctx, s.js, subjects.HostsStream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
+	if s.inventory, err = s.o.Consume(ctx, s.js, subjects.HostsStream, bus.ConsumeOptions{LastPerSubject: true}); err != nil {
 		return err
 	}
 	stored, err := collect(ctx, s.bucket)

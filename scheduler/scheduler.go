@@ -39,6 +39,9 @@ type Options struct {
 	TakeAtOnce bool
 	// Ready, if set, is told when the scheduler begins to lead or ceases to.
 	Ready func(leading bool)
+	// Consume reads a stream into a channel, as [bus.Consume] promises, which
+	// is the default. Simulations give one that costs nothing while idle.
+	Consume func(ctx context.Context, js jetstream.JetStream, stream string, o bus.ConsumeOptions) (<-chan bus.Msg, error)
 }
 
 // gone is how long a host may be unseen before it no longer counts.
@@ -90,6 +93,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Ready == nil {
 		o.Ready = func(bool) {}
+	}
+	if o.Consume == nil {
+		o.Consume = bus.Consume
 	}
 	return o
 }
