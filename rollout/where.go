@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -13,8 +14,30 @@ import (
 // host that yields true or false. The zero Where selects every host.
 type Where struct{ program *vm.Program }
 
-// maxWhere bounds an expression's source, in bytes.
-const maxWhere = 4096
+// Bounds of an expression, so that a hostile one costs each host little: bytes
+// of its source, its nodes, and what evaluating it may allocate, in elements.
+const (
+	maxWhere       = 4096
+	maxNodes       = 500
+	maxAllocations = 10_000
+)
+
+// loopFinder finds the predicates such as all and filter, which disabling the
+// expression library's builtins leaves: nested ones cost without bound.
+type loopFinder struct{ found string }
+
+// Visit implements ast.Visitor.
+func (l *loopFinder) Visit(node *ast.Node) {
+	b, ok := (*node).(*ast.BuiltinNode)
+	if !ok || l.found != "" {
+		return
+	}
+	for _, a := range b.Arguments {
+		if _, ok := a.(*ast.PredicateNode); ok {
+			l.found = b.Name
+		}
+	}
+}
 
 type whereEnv struct {
 	Role   string            `expr:"role"`
@@ -35,15 +58,19 @@ func ParseWhere(source string) (Where, error) {
 	if len(source) > maxWhere {
 		return Where{}, fmt.Errorf("an expression of %d bytes: at most %d are allowed", len(source), maxWhere)
 	}
+	loops := &loopFinder{}
 	p, err := expr.Compile(source, expr.Env(whereEnv{}), expr.AsBool(),
 		expr.DisableAllBuiltins(), expr.EnableBuiltin("lower"), expr.EnableBuiltin("upper"), expr.EnableBuiltin("len"), expr.EnableBuiltin("split"), expr.EnableBuiltin("int"),
-		expr.MaxNodes(1000))
+		expr.MaxNodes(maxNodes), expr.Patch(loops))
 	if err != nil {
 		first, rest, _ := strings.Cut(err.Error(), "\n")
 		if rest != "" {
 			rest = "\n" + rest
 		}
 		return Where{}, errors.New(first + rest)
+	}
+	if loops.found != "" {
+		return Where{}, fmt.Errorf("%s() loops, and an expression over one host needs none: use in, matches, && and ||", loops.found)
 	}
 	return Where{p}, nil
 }
@@ -58,7 +85,8 @@ func (w Where) Selects(h Host, role Word, labels map[Word]Word) (bool, error) {
 	for k, v := range labels {
 		env.Labels[string(k)] = string(v)
 	}
-	out, err := vm.Run(w.program, env)
+	machine := vm.VM{MemoryBudget: maxAllocations}
+	out, err := machine.Run(w.program, env)
 	if err != nil {
 		return false, fmt.Errorf("where: host %s: %w", h, err)
 	}
