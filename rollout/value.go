@@ -50,17 +50,15 @@ func StringValue(s string) (Value, error) {
 }
 
 // ParseValue reads a value of the given type from plain text, as a person
-// types it or a program prints it.
+// types it or a program prints it. A whole number is an integer here too, as it
+// is when it comes back from JSON.
 func ParseValue(t Type, text string) (Value, error) {
 	if t == String {
 		return StringValue(text)
 	}
 	var v Value
 	err := v.UnmarshalJSON([]byte(text))
-	if err == nil && v.kind == Integer && t == Number {
-		v.kind = Number
-	}
-	if err != nil || v.kind != t {
+	if err != nil || v.kind != t && (v.kind != Integer || t != Number) {
 		return Value{}, fmt.Errorf("%q isn't %s", shorten(text), article(t))
 	}
 	return v, nil
@@ -125,6 +123,8 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 		return errors.New("no value")
 	}
 	switch c := b[0]; {
+	case !utf8.Valid(b):
+		return errors.New("a string must be valid UTF-8") // the JSON library would replace what isn't
 	case c == '"':
 		var s string
 		if err := json.Unmarshal(b, &s); err != nil {
@@ -155,14 +155,20 @@ func (v *Value) number(text string) error {
 	if err != nil || math.IsInf(f, 0) {
 		return fmt.Errorf("%s is out of range", shorten(text))
 	}
+	if !strings.ContainsAny(text, ".eE") {
+		// Not by way of a float, which would make 2^53+1 of it 2^53.
+		i, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || i < -maxInteger || i > maxInteger {
+			return fmt.Errorf("%s is out of range: integers lie within ±2^53", shorten(text))
+		}
+		*v = Value{Integer, strconv.FormatInt(i, 10)}
+		return nil
+	}
 	if f != math.Trunc(f) {
 		*v = Value{Number, strconv.FormatFloat(f, 'g', -1, 64)}
 		return nil
 	}
 	if f < -maxInteger || f > maxInteger {
-		if !strings.ContainsAny(text, ".eE") {
-			return fmt.Errorf("%s is out of range: integers lie within ±2^53", shorten(text))
-		}
 		*v = Value{Number, strconv.FormatFloat(f, 'g', -1, 64)}
 		return nil
 	}
