@@ -74,35 +74,40 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 // settle finds out whether a batch committed whose answer was lost. l is the
 // lease's record in it. It returns nil if it did.
 func (s *scheduler) settle(ctx context.Context, l subjects.Leader) error {
-	lost := l.Step
+	lost, settled := l.Step, errors.New("its answer was lost, and it was never written")
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		if err := s.reread(ctx); err == nil {
+		err := s.reread(ctx)
+		if err == nil {
 			if s.leader.Step == lost {
 				return nil
 			}
 			// Not there yet. A renewal that expects the same revision settles
 			// it: only one of the two can ever commit.
 			l.Step = random()
-			body, err := subjects.Encode(l)
-			if err != nil {
-				return err
+			body, encodeErr := subjects.Encode(l)
+			if encodeErr != nil {
+				return encodeErr
 			}
-			last, err := bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
+			var last uint64
+			last, err = bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
 			switch {
 			case err == nil:
 				if err := s.await(ctx, last); err != nil {
 					return err
 				}
 				s.snap.PutLead(l.Led, time.Now())
-				return errors.New("the batch was lost before it was committed")
+				return settled
 			case errors.Is(err, bus.ErrRefused):
-				if err := s.reread(ctx); err == nil {
+				if err = s.reread(ctx); err == nil {
 					if s.leader.Step == lost {
 						return nil
 					}
-					return fmt.Errorf("the lost batch was not committed: %w", err)
+					return settled
 				}
 			}
+		}
+		if wait >= time.Second {
+			s.log.Error("the broker doesn't say whether a batch was written; nothing is told until it does", "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -10,8 +10,8 @@ import (
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
-// mostPlanned bounds the hosts of one answer, which has to fit a message.
-const mostPlanned = 5000
+// mostPlanned bounds the hosts of one plan that is sent.
+const mostPlanned = 20_000
 
 func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (control.RolloutView, error) {
 	st, err := s.snap.Status(id, now)
@@ -176,7 +176,7 @@ func (s *scheduler) hostList(q control.HostListRequest) (any, error) {
 	return out, nil
 }
 
-// maxAnswer keeps a page of hosts well within one message of 1 MiB.
+// maxAnswer keeps a page of hosts within one message of 1 MiB.
 const maxAnswer = 600 << 10
 
 // viewSize is a rough upper bound of the view's JSON, in bytes.
