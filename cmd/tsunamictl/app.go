@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/prometheus/common/version"
+	"github.com/spf13/cobra"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+)
+
+const defaultServer = "nats://127.0.0.1:4222"
+
+// defaultTimeout bounds a request. Watching has no bound of its own.
+const defaultTimeout = rollout.Duration(15 * time.Second)
+
+// app is one run of the program.
+type app struct {
+	in         io.Reader
+	out, errs  io.Writer
+	isTerminal bool
+	terminal   int // the file descriptor, where it is one
+
+	server, creds, actor, output string
+	timeout                      durationFlag
+	noColor                      bool
+
+	client *control.Client
+	close_ []func()
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tsunamictl",
+		Short: "Make gradual changes to a fleet, and stop them",
+		Long: `tsunamictl makes unattended, gradual changes to a fleet, and stops them.
+
+A variable has a name and the values that it can take. A rollout moves one
+variable to one value, across the hosts that it selects, over time. Every
+change that a host was ever told is on the audit log with its reason.`,
+		Example: `  tsunamictl apply -f docker.yaml
+  tsunamictl rollout start docker_version 1.12.3 --over 2w
+  tsunamictl rollout watch docker-version-1-12-3
+  tsunamictl rollout abort docker-version-1-12-3 --why "users see errors"
+  tsunamictl why web1.example.net docker_version`,
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
+	}
+	group(root)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	f := root.PersistentFlags()
+	f.StringVar(&a.server, "server", envOr("TSUNAMI_SERVER", defaultServer), "NATS `URL`, or several with commas (env TSUNAMI_SERVER)")
+	f.StringVar(&a.creds, "creds", "", "NATS credentials `file`")
+	f.StringVar(&a.actor, "actor", operator(), "who the audit log names")
+	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json or yaml")
+	f.Var(&a.timeout, "timeout", "how long to wait, such as 30s (default 15s, and for watch no end)")
+	f.BoolVar(&a.noColor, "no-color", os.Getenv("NO_COLOR") != "", "no colors (env NO_COLOR)")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	root.AddCommand(
+		a.applyCommand(), a.getCommand(), a.deleteCommand(),
+		a.variableCommand(), a.hostCommand(), a.rolloutCommand(),
+		a.stopCommand(), a.startCommand(), a.statusCommand(),
+		a.whyCommand(), a.auditCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+var outputs = []string{"table", "wide", "json", "yaml"}
+
+func (a *app) checkGlobals() error {
+	if !slices.Contains(outputs, a.output) {
+		return usagef("--output: %q isn't a format: want table, wide, json or yaml", a.output)
+	}
+	if _, err := rollout.ParseID("operator", a.actor); err != nil {
+		return usagef("--actor: %v", err)
+	}
+	return nil
+}
+
+func (a *app) wide() bool { return a.output == "wide" }
+
+func envOr(key, def string) string {
+	if v := os.Getenv(key); v != "" {
+		return v
+	}
+	return def
+}
+
+// operator makes an operator's name of the user's: who the audit log names
+// until identities say it.
+func operator() string {
+	name := os.Getenv("USER")
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	return clean(name)
+}
+
+func clean(name string) string {
+	name = name[strings.LastIndexByte(name, '\\')+1:] // a Windows domain
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+	name = strings.Trim(name[:min(len(name), 63)], "-")
+	if name == "" {
+		return "operator"
+	}
+	return name
+}
+
+// connect connects once, for the rest of the run.
+func (a *app) connect() (*control.Client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	nc, err := bus.Connect(bus.ConnectOptions{URL: a.server, Creds: a.creds, Name: "tsunamictl " + a.actor})
+	if err != nil {
+		return nil, fmt.Errorf("can't reach the broker at %s: %w; is tsunamid running there? (--server or TSUNAMI_SERVER say where)", a.server, err)
+	}
+	a.close_ = append(a.close_, nc.Close)
+	a.client, err = control.NewClient(nc, rollout.ID(a.actor))
+	return a.client, err
+}
+
+func (a *app) close() {
+	for _, f := range slices.Backward(a.close_) {
+		f()
+	}
+}
+
+// bounded ends a request's context after --timeout.
+func (a *app) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := rollout.Duration(a.timeout)
+	if d == 0 {
+		d = defaultTimeout
+	}
+	return context.WithTimeout(ctx, time.Duration(d))
+}
+
+// call makes one request.
+func (a *app) call(ctx context.Context, verb control.Verb, req, resp any) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	return c.Call(ctx, verb, req, resp)
+}
+
+// emit prints v as the operator asked for it; table prints it for people.
+func (a *app) emit(v any, table func()) error {
+	switch a.output {
+	case "json":
+		e := json.NewEncoder(a.out)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	case "yaml":
+		b, err := asYAML(v)
+		if err != nil {
+			return err
+		}
+		_, err = a.out.Write(b)
+		return err
+	}
+	table()
+	return nil
+}
+
+// asYAML writes the same fields as JSON does, in the same order.
+func asYAML(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var ordered any
+	if err := yaml.UnmarshalWithOptions(b, &ordered, yaml.UseOrderedMap()); err != nil {
+		return nil, fmt.Errorf("write yaml: %w", err)
+	}
+	return yaml.MarshalWithOptions(ordered, yaml.IndentSequence(true), yaml.UseLiteralStyleIfMultiline(true))
+}
+
+// say prints a line for people; with json and yaml there is none.
+func (a *app) say(format string, args ...any) {
+	if a.output == "table" || a.output == "wide" {
+		fmt.Fprintf(a.out, format+"\n", args...)
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version",
+		Args: arguments(""),
+		RunE: func(*cobra.Command, []string) error {
+			info := struct {
+				Version  string `json:"version"`
+				Revision string `json:"revision,omitempty"`
+				Go       string `json:"go"`
+			}{version.Version, version.Revision, version.GoVersion}
+			return a.emit(info, func() { fmt.Fprintln(a.out, version.Print("tsunamictl")) })
+		},
+	}
+}
+
+// durationFlag is a flag such as 2w.
+type durationFlag rollout.Duration
+
+func (d *durationFlag) Set(s string) error {
+	v, err := rollout.ParseDuration(s)
+	*d = durationFlag(v)
+	return err
+}
+
+func (d *durationFlag) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return rollout.Duration(*d).String()
+}
+
+func (d *durationFlag) Type() string { return "duration" }
+
+// percentFlag is a flag such as 30 or 30%.
+type percentFlag rollout.Percent
+
+func (p *percentFlag) Set(s string) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	var v rollout.Percent
+	err = v.UnmarshalJSON(b)
+	*p = percentFlag(v)
+	return err
+}
+
+func (p *percentFlag) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return rollout.Percent(*p).String()
+}
+
+func (p *percentFlag) Type() string { return "percent" }
+
+// group makes a command that only holds others say what it holds, and what was
+// meant by a name that it doesn't have.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return &usageError{errors.New("a command is missing")}
+		}
+		words := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			words += "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return &usageError{errors.New(words)}
+	}
+	return cmd
+}
+
+// arguments wants exactly these, named as in the usage line. One in brackets
+// may be left out.
+func arguments(names string) cobra.PositionalArgs {
+	want := strings.Fields(names)
+	least := len(want)
+	for _, w := range want {
+		if strings.HasPrefix(w, "[") {
+			least--
+		}
+	}
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) > len(want) && len(want) == 0:
+			return usagef("takes no arguments: %q is too much", args[0])
+		case len(args) > len(want):
+			return usagef("wants %s: %q is too much; put text with spaces in quotes", names, args[len(want)])
+		case len(args) < least:
+			return usagef("%s is missing: wants %s", want[len(args)], names)
+		}
+		return nil
+	}
+}

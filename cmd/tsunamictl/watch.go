@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+const (
+	// watchRefresh is how often a watch looks when nothing was heard.
+	watchRefresh = time.Second
+	// watchGap is the least time between two looks: a fast rollout echoes
+	// hundreds of steps a second.
+	watchGap = 100 * time.Millisecond
+)
+
+func (a *app) watchCommand() *cobra.Command {
+	until := string(rollout.StateCompleted)
+	cmd := &cobra.Command{
+		Use: "watch ROLLOUT", Short: "Watch a rollout until it ends",
+		Long: `Watch a rollout until it is completed (exit code 0), or frozen, cancelled or
+superseded (exit code 1). In the bar, # is confirmed, = told, and | is where the
+straight line is. Without a terminal every change is a line.`,
+		Example: "  tsunamictl rollout watch docker-1-12-3 --timeout 30m",
+		Args:    arguments("ROLLOUT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := rolloutArg(args[0])
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(states, rollout.State(until)) {
+				return usagef("--until: %q isn't a state: want one of %s", until, joinStates())
+			}
+			ctx := cmd.Context()
+			if a.timeout != 0 {
+				bounded, cancel := context.WithTimeout(ctx, time.Duration(a.timeout))
+				defer cancel()
+				ctx = bounded
+			}
+			return a.watch(ctx, id, rollout.State(until))
+		},
+	}
+	cmd.Flags().StringVar(&until, "until", until, "wait for this `state` instead")
+	return cmd
+}
+
+var states = []rollout.State{
+	rollout.StatePending, rollout.StateRunning, rollout.StatePaused, rollout.StateFrozen,
+	rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded,
+}
+
+func joinStates() string {
+	all := make([]string, len(states))
+	for i, s := range states {
+		all[i] = string(s)
+	}
+	return strings.Join(all, ", ")
+}
+
+// watch looks whenever something of the rollout is echoed, and each second.
+func (a *app) watch(ctx context.Context, id rollout.ID, until rollout.State) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	wake := make(chan struct{}, 1)
+	for _, k := range []subjects.Kind{subjects.KindRollout, subjects.KindProgress, subjects.KindAbort} {
+		sub, err := c.Conn().Subscribe(k.Echo(string(id)), func(*nats.Msg) {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", id, err)
+		}
+		defer func() { _ = sub.Unsubscribe() }() // the connection may be gone
+	}
+	w := &watcher{a: a, id: id}
+	tick := time.NewTicker(watchRefresh)
+	defer tick.Stop()
+	for {
+		v := new(control.RolloutView)
+		switch err := a.look(ctx, c, id, v); {
+		case ctx.Err() != nil:
+			return w.gaveUp(ctx, until)
+		case err != nil && !passing(err):
+			return err
+		case err != nil:
+			w.trouble(err)
+		default:
+			w.show(v, time.Now())
+			if done, err := ended(v, until); done {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return w.gaveUp(ctx, until)
+		case <-time.After(watchGap):
+		}
+		select {
+		case <-ctx.Done():
+			return w.gaveUp(ctx, until)
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) look(ctx context.Context, c *control.Client, id rollout.ID, v *control.RolloutView) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.Call(ctx, control.RolloutShow, control.RolloutRequest{ID: id}, v)
+}
+
+// passing says whether a watch should outlast the error: a scheduler that is
+// being replaced, a broker that is away.
+func passing(err error) bool {
+	if e, ok := errors.AsType[*control.Error](err); ok {
+		return e.Code == control.Unavailable
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrReconnectBufExceeded) ||
+		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionReconnecting)
+}
+
+// ended says whether there is nothing more to wait for.
+func ended(v *control.RolloutView, until rollout.State) (bool, error) {
+	if v.State == until {
+		return true, nil
+	}
+	fail := func() (bool, error) {
+		return true, fmt.Errorf("%s is %s at %d of %d hosts%s", v.ID, v.State, v.Told, v.Target, because(v.Reason))
+	}
+	switch v.State {
+	case rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded:
+		return fail()
+	case rollout.StateFrozen:
+		if until == rollout.StateCompleted {
+			return fail()
+		}
+	}
+	return false, nil
+}
+
+// watcher draws what a watch sees.
+type watcher struct {
+	a     *app
+	id    rollout.ID
+	last  *control.RolloutView
+	lines int    // drawn on the terminal
+	said  string // the last line without one
+}
+
+func (w *watcher) gaveUp(ctx context.Context, until rollout.State) error {
+	stands := "never answered for"
+	if w.last != nil {
+		stands = fmt.Sprintf("is %s at %d of %d hosts", w.last.State, w.last.Told, w.last.Target)
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%s %s, not %s within %s: %w", w.id, stands, until, rollout.Duration(w.a.timeout), context.DeadlineExceeded)
+	}
+	return fmt.Errorf("interrupted: %s %s, and goes on", w.id, stands)
+}
+
+func (w *watcher) trouble(err error) {
+	line := "waiting: " + printable(err.Error())
+	if !w.a.isTerminal {
+		w.say(line)
+		return
+	}
+	if w.said != line {
+		w.said = line
+		fmt.Fprintf(w.a.out, "\r\x1b[K%s\r", line)
+	}
+}
+
+// say prints a line unless it is the last one again.
+func (w *watcher) say(line string) {
+	if line != w.said {
+		w.said = line
+		fmt.Fprintln(w.a.out, line)
+	}
+}
+
+func (w *watcher) show(v *control.RolloutView, now time.Time) {
+	w.last = v
+	switch {
+	case w.a.output == "json" || w.a.output == "yaml":
+		if line := watchLine(v); line != w.said {
+			w.said = line
+			_ = w.a.emit(v, nil) // a reader that has gone away ends the watch by its signal
+		}
+	case !w.a.isTerminal:
+		w.say(watchLine(v))
+	default:
+		w.said = ""
+		w.draw(v, now)
+	}
+}
+
+// watchLine is a rollout in one line, without what changes by the clock alone.
+func watchLine(v *control.RolloutView) string {
+	s := fmt.Sprintf("%s %s: told %d of %d (%s), confirmed %d", v.ID, v.State, v.Told, v.Target, percent(v.Fraction), v.Confirmed)
+	if v.Failed > 0 {
+		s += fmt.Sprintf(", failed %d", v.Failed)
+	}
+	return printable(s + because(v.Reason))
+}
+
+func (w *watcher) draw(v *control.RolloutView, now time.Time) {
+	columns, rows, err := term.GetSize(w.a.terminal)
+	if err != nil || columns < 20 {
+		columns, rows = 80, 24
+	}
+	lines := w.a.picture(v, now, columns, rows)
+	var b strings.Builder
+	if w.lines > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", w.lines)
+	}
+	for _, l := range lines {
+		b.WriteString("\r\x1b[K" + l + "\n")
+	}
+	b.WriteString("\x1b[J")
+	w.lines = len(lines)
+	fmt.Fprint(w.a.out, b.String())
+}
+
+// picture draws a rollout for a terminal of this size.
+func (a *app) picture(v *control.RolloutView, now time.Time, columns, rows int) []string {
+	cut := func(s string) string { return fit(printable(s), columns-1) }
+	lines := []string{
+		cut(fmt.Sprintf("%s   %s → %s", v.ID, v.Variable, v.To)),
+		a.color(stateColor(v.State), cut(string(v.State)+because(v.Reason))),
+		bar(v.Confirmed, v.Told, v.Planned, v.Target, min(columns-12, 100)) + fmt.Sprintf(" %6s", percent(v.Fraction)),
+		cut(fmt.Sprintf("told %d of %d, the straight line is at %d; confirmed %d, in flight %d of at most %d", v.Told, v.Target, v.Planned, v.Confirmed, v.InFlight, v.Limit)),
+	}
+	if v.Failed > 0 {
+		lines = append(lines, a.color(red, cut(fmt.Sprintf("failed %d", v.Failed))))
+	}
+	var ends []string
+	if !v.Next.IsZero() {
+		ends = append(ends, "next host "+relative(v.Next, now))
+	}
+	if !v.Ends.IsZero() {
+		ends = append(ends, "ends "+moment(v.Ends, now))
+	}
+	if len(ends) > 0 {
+		lines = append(lines, cut(strings.Join(ends, "; ")))
+	}
+	if len(v.Roles) < 2 {
+		return lines
+	}
+	lines = append(lines, "")
+	widest := 0
+	for _, r := range v.Roles {
+		widest = max(widest, len(r.Role))
+	}
+	widest = min(widest, max(8, columns/3))
+	for i, r := range v.Roles {
+		if len(lines) >= rows-2 && i < len(v.Roles)-1 {
+			lines = append(lines, cut(fmt.Sprintf("… and %d more roles", len(v.Roles)-i)))
+			break
+		}
+		counts := fmt.Sprintf(" %d/%d", r.Told, r.Target)
+		if r.Failed > 0 {
+			counts += fmt.Sprintf(", failed %d", r.Failed)
+		}
+		lines = append(lines, cut(fmt.Sprintf("%-*s ", widest, fit(string(r.Role), widest))+bar(r.Confirmed, r.Told, -1, r.Target, max(10, min(columns-widest-26, 60)))+counts))
+	}
+	return lines
+}
+
+// bar draws confirmed ≤ told ≤ target as ####==== with the straight line's
+// place as |; a negative line isn't drawn.
+func bar(confirmed, told, line, target, size int) string {
+	size = max(size, 10)
+	place := func(n int) int {
+		if target <= 0 {
+			return 0
+		}
+		return min(size, max(0, n)*size/target)
+	}
+	b := []rune(strings.Repeat(".", size))
+	for i := range place(told) {
+		b[i] = '='
+	}
+	for i := range min(place(confirmed), place(told)) {
+		b[i] = '#'
+	}
+	if line >= 0 && target > 0 {
+		b[min(place(line), size-1)] = '|'
+	}
+	return "[" + string(b) + "]"
+}
+
+// fit cuts a text to so many columns of a terminal.
+func fit(s string, columns int) string {
+	if width(s) <= columns {
+		return s
+	}
+	n := 0
+	for i, r := range s {
+		if n += width(string(r)); n > columns-1 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
