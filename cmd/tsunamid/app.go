@@ -79,7 +79,7 @@ SIGTERM and SIGINT stop it in order, within 10 seconds; a second one at once.`,
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	f.define(cmd)
-	cmd.AddCommand()
+	cmd.AddCommand(demoCommand())
 	return cmd
 }
 
