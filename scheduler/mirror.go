@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -94,13 +95,13 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		if id, err = rollout.ParseID("rollout", name); err == nil {
 			a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
 			s.snap.PutAbort(id, rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor})
-			s.log.Warn("abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
+			s.log.Log(ctx, s.news(), "abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
 	case subjects.KindStop:
 		a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
 		s.snap.PutStop(rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Released: a.Released})
 		if a.Released {
-			s.log.Warn("stop released", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
+			s.log.Log(ctx, s.news(), "stop released", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		} else {
 			s.log.Warn("everything is stopped", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
@@ -114,6 +115,15 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		return
 	}
 	delete(s.problems, key)
+}
+
+// news is the level of what somebody has just written; what was stored at the
+// start was said then.
+func (s *scheduler) news() slog.Level {
+	if s.loaded {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 func (s *scheduler) applyLeader(m bus.Msg) {
