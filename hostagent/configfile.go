@@ -187,7 +187,7 @@ func (r *configReader) object(n ast.Node, at string, known fields) {
 	})
 }
 
-// each reads a mapping's pairs, and refuses a key that comes twice.
+// each reads a mapping's pairs. The parser has refused a key that comes twice.
 func (r *configReader) each(n ast.Node, at string, pair func(key string, value ast.Node, at string)) {
 	var pairs []*ast.MappingValueNode
 	switch n := n.(type) {
@@ -199,7 +199,6 @@ func (r *configReader) each(n ast.Node, at string, pair func(key string, value a
 		r.fault(n, at, "want a mapping of keys to values")
 		return
 	}
-	first := make(map[string]int, len(pairs))
 	for _, p := range pairs {
 		key, ok := scalar(p.Key)
 		if !ok {
@@ -214,11 +213,7 @@ func (r *configReader) each(n ast.Node, at string, pair func(key string, value a
 		if t := p.Key.GetToken(); t != nil && t.Position != nil {
 			line = t.Position.Line
 		}
-		if before, twice := first[key]; twice {
-			r.fault(p.Key, path, "is here twice: the first is on line %d", before)
-			continue
-		}
-		first[key], r.lines[path] = line, line
+		r.lines[path] = line
 		pair(key, p.Value, path)
 	}
 }

@@ -19,6 +19,7 @@ type enacting struct {
 	variables map[rollout.Name]*variable // with an enactor, or in the document
 	sweep     []*variable                // still to be observed in this round
 	sweepAt   time.Time                  // when the next round begins
+	looks     bool                       // it is the round's turn, if one is under way
 	attempt   *attempt                   // under way, or nil
 }
 
@@ -115,17 +116,21 @@ func (a *agent) enact(now time.Time) {
 		return
 	}
 	if a.started {
-		if v := a.nextOpen(now); v != nil {
-			a.attempt = &attempt{v: v, phase: before, value: a.state.Values[v.name], order: a.state.Orders[v.name]}
-			a.step(now)
-			return
-		}
 		if len(a.sweep) == 0 && !now.Before(a.sweepAt) {
 			a.sweep = a.observable()
 			a.sweepAt = now.Add(a.jittered(a.Observe))
 		}
+		// Orders go first, but enactors that always have something to do don't
+		// keep the agent from looking: it takes turns then.
+		if v := a.nextOpen(now); v != nil && (len(a.sweep) == 0 || !a.looks) {
+			a.looks = true
+			a.attempt = &attempt{v: v, phase: before, value: a.state.Values[v.name], order: a.state.Orders[v.name]}
+			a.step(now)
+			return
+		}
 	}
 	if len(a.sweep) > 0 {
+		a.looks = false
 		a.attempt = &attempt{v: a.sweep[0], phase: looking}
 		a.sweep = a.sweep[1:]
 		a.step(now)
@@ -147,15 +152,16 @@ func (a *agent) start(now time.Time) {
 	a.reportAt = now
 }
 
-// nextOpen is the variable to enact now: the one with the oldest order whose
-// time has come.
+// nextOpen is the variable to enact now: the one that has waited longest, so
+// that none that fails time and again keeps another from its turn, and before
+// all a new order, the oldest first.
 func (a *agent) nextOpen(now time.Time) *variable {
 	if a.outletErr != nil {
 		return nil
 	}
 	var next *variable
 	for _, v := range a.variables {
-		if a.open(v) && !now.Before(v.next) && (next == nil || a.byOrder(v, next) < 0) {
+		if a.open(v) && !now.Before(v.next) && (next == nil || cmp.Or(v.next.Compare(next.next), a.byOrder(v, next)) < 0) {
 			next = v
 		}
 	}
