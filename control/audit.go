@@ -68,7 +68,12 @@ func (f AuditFilter) matches(r AuditRecord) bool {
 // error ends the sequence. It needs no scheduler.
 func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord, error] {
 	return func(yield func(AuditRecord, error) bool) {
-		fail := func(err error) { yield(AuditRecord{}, fmt.Errorf("audit: %w", err)) }
+		fail := func(err error) {
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				err = Errorf(Unavailable, "there is no audit log at %s: has tsunamid been started there?", c.url())
+			}
+			yield(AuditRecord{}, fmt.Errorf("audit: %w", err))
+		}
 		patterns := f.patterns()
 		if len(patterns) == 0 {
 			return // the filter can match nothing
@@ -76,10 +81,6 @@ func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		start, err := c.since(ctx, f.Since)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			fail(Errorf(Unavailable, "there is no audit log at %s: has tsunamid been started there?", c.url()))
-			return
-		}
 		if err != nil {
 			fail(err)
 			return
@@ -99,15 +100,12 @@ func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord
 				}
 			}
 		}
-		fail(cmpErr(ctx.Err(), "the log was cut off"))
+		if ctx.Err() != nil {
+			fail(ctx.Err())
+			return
+		}
+		fail(errors.New("the connection was lost, or the log was set back"))
 	}
-}
-
-func cmpErr(err error, words string) error {
-	if err != nil {
-		return err
-	}
-	return errors.New(words)
 }
 
 // since finds the sequence at which to start reading: the first record that
@@ -175,6 +173,9 @@ func auditRecords(m bus.Msg) []AuditRecord {
 	case subjects.KindVariable:
 		variableRecord(&r, m)
 	default:
+		if host, err := rollout.ParseHost(r.Name); err == nil && kind == subjects.KindPin {
+			r.Host, r.Name = host, ""
+		}
 		r.Reason = sentence(m)
 		if r.Reason == "" {
 			r.Reason = byHand(m)
@@ -281,7 +282,10 @@ func rolloutRecord(r *AuditRecord, m bus.Msg) {
 		r.Reason = byHand(m)
 		return
 	}
-	r.Time, r.Actor = rec.Changed, string(rec.By)
+	if !rec.Changed.IsZero() {
+		r.Time = rec.Changed
+	}
+	r.Actor = string(rec.By)
 	r.Variable, r.Value = rec.Spec.Variable, rec.Spec.To
 	r.Reason = string(rec.State)
 	if rec.Why != "" && rec.Why != string(rec.State) {

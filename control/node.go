@@ -93,7 +93,6 @@ func parseNodes(data []byte) ([]*node, *fault) {
 // parseYAML keeps the library away from what could exhaust it, and turns its
 // tree into nodes.
 func parseYAML(data []byte) (nodes []*node, bad *fault) {
-	var tokens token.Tokens
 	// The scanner and the parser are other people's, and their input is
 	// whatever is in a file: should they panic after all, it is a fault of the
 	// file.
@@ -102,28 +101,60 @@ func parseYAML(data []byte) (nodes []*node, bad *fault) {
 			nodes, bad = nil, &fault{at: position{1, 1}, problem: fmt.Sprintf("isn't YAML that can be read (%v)", r)}
 		}
 	}()
-	tokens = lexer.Tokenize(string(data))
+	tokens := lexer.Tokenize(string(data))
 	if bad := precheck(tokens); bad != nil {
 		return nil, bad
 	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // which the nodes find, with words of their own
-	if err != nil {
-		return nil, yamlFault(err)
-	}
 	b := yamlBuilder{}
-	for _, d := range file.Docs {
-		if d.Body == nil {
-			continue
+	for _, part := range split(tokens) {
+		file, err := parser.Parse(part, 0, parser.AllowDuplicateMapKey()) // which the nodes find, with words of their own
+		if err != nil {
+			return nil, yamlFault(err)
 		}
-		n := b.build(d.Body, 1)
-		if b.bad != nil {
-			return nil, b.bad
-		}
-		if n != nil && n.kind != isNull {
-			nodes = append(nodes, n)
+		for _, d := range file.Docs {
+			if d.Body == nil {
+				continue
+			}
+			n := b.build(d.Body, 1)
+			if b.bad != nil {
+				return nil, b.bad
+			}
+			if n.kind != isNull {
+				nodes = append(nodes, n)
+			}
 		}
 	}
 	return nodes, nil
+}
+
+// split parts the tokens into documents. Left to itself, the parser loses the
+// document after an empty one.
+func split(tokens token.Tokens) []token.Tokens {
+	var out []token.Tokens
+	var part token.Tokens
+	end := func() {
+		if len(part) > 0 {
+			part[len(part)-1].Next = nil
+			out = append(out, part)
+		}
+		part = nil
+	}
+	for _, t := range tokens {
+		switch t.Type {
+		case token.DocumentHeaderType, token.DocumentEndType:
+			end()
+			continue
+		case token.CommentType:
+			continue
+		}
+		t.Prev, t.Next = nil, nil
+		if n := len(part); n > 0 {
+			t.Prev, part[n-1].Next = part[n-1], t
+		}
+		part = append(part, t)
+	}
+	end()
+	return out
 }
 
 func yamlFault(err error) *fault {
@@ -155,6 +186,8 @@ func precheck(tokens token.Tokens) *fault {
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			return &fault{at: at(t), problem: "anchors, aliases and merge keys aren't taken: write the value out, and put text that starts with & or * in quotes"}
+		case token.DirectiveType:
+			return &fault{at: at(t), problem: "directives aren't taken: leave it out"}
 		case token.TagType:
 			return &fault{at: at(t), problem: "tags aren't taken: put text that starts with ! in quotes"}
 		case token.MappingStartType, token.SequenceStartType:

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -72,7 +73,7 @@ func (r Request) Decode(v any) error {
 type Handler func(ctx context.Context, req Request) (response any, err error)
 
 // Serve answers requests with h until ctx ends or stop is called, whichever
-// comes first. The version is shown by `nats micro info`; one that isn't a
+// comes first; both may be. When stop returns no more requests come. The version is shown by `nats micro info`; one that isn't a
 // semantic version is shown as 0.0.0.
 func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -99,12 +100,14 @@ func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler) (stop 
 		return nil, errors.Join(fmt.Errorf("serve the operators' requests: %w", err), svc.Stop())
 	}
 	undo := context.AfterFunc(ctx, func() { _ = svc.Stop() }) // a connection that is gone has no subscriptions
-	return func() {
+	return sync.OnceFunc(func() {
+		undo()
+		_ = svc.Stop()
+		// From here on nobody's request comes to this service; who waits is
+		// answered. A broker that is away has nobody who asks.
+		_ = nc.FlushTimeout(time.Second)
 		cancel()
-		if undo() {
-			_ = svc.Stop()
-		}
-	}, nil
+	}), nil
 }
 
 var semver = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9a-zA-Z.-]+)?(\+[0-9a-zA-Z.-]+)?$`)
@@ -158,6 +161,10 @@ func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte,
 		response any
 		err      error
 	}
+	stopping := Errorf(Unavailable, "%s: the scheduler is stopping or has lost the lead: ask again", verb)
+	if ctx.Err() != nil { // its subscriptions are on their way out
+		return nil, stopping
+	}
 	done := make(chan result, 1)
 	go func() {
 		response, err := h(ctx, Request{actor, verb, m.Data()})
@@ -175,7 +182,7 @@ func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte,
 		return b, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, Errorf(Unavailable, "%s: the scheduler is stopping or has lost the lead: ask again", verb)
+			return nil, stopping
 		}
 		return nil, Errorf(Unavailable, "%s: the scheduler took longer than %s; what was asked for may still happen: look before asking again", verb, RequestTime)
 	}

@@ -1,0 +1,249 @@
+package control_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+)
+
+const whole = `# The example of the design.
+kind: Variable
+name: docker_version
+type: string                 # string | integer | number | boolean
+allowed: ["1.10.3", "1.12.1", "1.12.3"]   # or pattern:, or min:/max:
+initial: "1.10.3"
+---
+kind: Rollout
+name: docker-1-12-3
+variable: docker_version
+to: "1.12.3"
+where: role != "database"    # an expression
+ramp: {shape: linear, over: 2w, percent: 100}
+limits:
+  - {where: role == "accesspoint", percent: 30, atLeast: 1, atMost: 50}
+inFlight: {max: 5%, perRole: 20%}
+start: 2026-12-01T09:00:00+01:00   # default: at once
+after: helios-0-9-1
+settle: 1h
+spread: [zone, rack]
+---
+# nothing here
+---
+kind: Variable
+name: workers
+type: integer
+min: 1
+max: 64
+`
+
+func TestParseDocuments(t *testing.T) {
+	docs, err := control.ParseDocuments("a.yaml", []byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(docs) != 3 {
+		t.Fatalf("%d documents", len(docs))
+	}
+	r := docs[1].Rollout
+	if r == nil || docs[1].Kind() != control.KindRollout || docs[1].Name() != "docker-1-12-3" {
+		t.Fatalf("the second is %+v", docs[1].Document)
+	}
+	if r.Where != `role != "database"` || r.Ramp.Over != rollout.Duration(14*24*time.Hour) || r.To.Text() != "1.12.3" ||
+		len(r.Limits) != 1 || *r.Limits[0].AtMost != 50 || r.Limits[0].Percent != 30 || r.InFlight.PerRole != 20 ||
+		!reflect.DeepEqual(r.Spread, []rollout.Word{"zone", "rack"}) || r.Start.UTC().Hour() != 8 || r.Settle != rollout.Duration(time.Hour) {
+		t.Errorf("the rollout is %+v", r)
+	}
+	if v := docs[0].Variable; v.Initial.Text() != "1.10.3" || len(v.Allowed) != 3 || v.Type != rollout.String {
+		t.Errorf("the variable is %+v", v)
+	}
+	if v := docs[2].Variable; *v.Min != 1 || *v.Max != 64 {
+		t.Errorf("the last variable is %+v", v)
+	}
+	for field, line := range map[string]int{
+		"": 8, "name": 9, "to": 11, "ramp.over": 13, "limits": 15, "limits[0].atMost": 15, "limits[0].nothing": 15, "limits[7]": 15, "supersedes": 8,
+	} {
+		if got := docs[1].Line(field); got != line {
+			t.Errorf("%q is in line %d, want %d", field, got, line)
+		}
+	}
+}
+
+// What is read, is written as JSON so that it reads the same: one by one, and
+// as the list that get prints.
+func TestDocumentsRoundTrip(t *testing.T) {
+	docs, err := control.ParseDocuments("a.yaml", []byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []control.Document
+	for _, d := range docs {
+		all = append(all, d.Document)
+	}
+	list, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := control.ParseDocuments("a.json", list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		if !reflect.DeepEqual(again[i].Document, all[i]) {
+			t.Errorf("document %d came back as %+v", i, again[i].Document)
+		}
+		b, err := json.Marshal(all[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wire control.Document
+		if err := json.Unmarshal(b, &wire); err != nil {
+			t.Fatal(err)
+		}
+		if w, _ := json.Marshal(wire); string(w) != string(b) {
+			t.Errorf("on the wire it became %s", w)
+		}
+	}
+}
+
+func TestFaultsOfDocuments(t *testing.T) {
+	const head = "kind: Rollout\nname: r\nvariable: v\nto: x\n"
+	for _, c := range []struct {
+		name, in string
+		want     []string // whole lines
+	}{
+		{"unknown field", head + "ramp: {over: 1h, percnt: 3}\n", []string{"f:5:18: ramp.percnt: there is no such field: did you mean percent?"}},
+		{"far from all", "kind: Variable\nname: a\ntype: string\nowner: me\n", []string{"f:4:1: owner: there is no such field: the fields here are kind, name, type, allowed, pattern, min, max, initial, enact"}},
+		{"case", head + "ramp: {over: 1h}\ninflight: {max: 5}\n", []string{"f:6:1: inflight: there is no such field: did you mean inFlight?"}},
+		{"the value", "kind: Variable\nname: a\ntype: integer\nvalue: 3\n", []string{"f:4:1: value: the value that the fleet is on isn't written by hand: leave it out, a rollout moves it"}},
+		{"unquoted", "kind: Variable\nname: a\ntype: string\nallowed: [1.10, \"1.12\", 0x10, yes, true]\ninitial: 1.10\n", []string{
+			`f:4:11: allowed[0]: 1.10 is read as a number, and the variable is a string: put it in quotes: "1.10"`,
+			`f:4:25: allowed[2]: 0x10 is read as an integer, and the variable is a string: put it in quotes: "0x10"`,
+			`f:4:36: allowed[4]: true is read as true or false, and the variable is a string: put it in quotes: "true"`,
+			`f:5:10: initial: 1.10 is read as a number, and the variable is a string: put it in quotes: "1.10"`,
+		}},
+		{"unquoted, variable beside it", "kind: Variable\nname: v\ntype: string\n---\nkind: Rollout\nname: r\nvariable: v\nto: 1.10\nramp: {over: 1h}\n", []string{
+			`f:8:5: to: 1.10 is read as a number, and the variable is a string: put it in quotes: "1.10"`,
+		}},
+		{"not plain numbers", "kind: Variable\nname: a\ntype: number\ninitial: .inf\n", []string{"f:4:10: initial: .inf isn't a plain number, true or false: write it so, or in quotes if it is text"}},
+		{"wrong types", "kind: Rollout\nname: 5\nvariable: {a: b}\nto: [x]\nwhere: 3\nramp: 2w\nlimits: {}\nspread: zone\nsettle: 3600\nstart: tomorrow\n", []string{
+			"f:2:7: name: 5 is an integer: want text: put it in quotes",
+			"f:3:11: variable: is a mapping: want text: put it in quotes",
+			"f:4:5: to: is a list: want one value: text in quotes, a number, true or false",
+			"f:5:8: where: 3 is an integer: want text: put it in quotes",
+			"f:6:7: ramp: is text (2w): want a mapping with the fields shape, over, percent",
+			`f:7:9: limits: is a mapping: want a list, such as [{where: role == "web", percent: 30}]`,
+			"f:8:9: spread: is text (zone): want a list, such as [zone, rack]",
+			"f:9:9: settle: 3600 is an integer: want a duration such as 2w, 36h or 90s",
+			`f:10:8: start: "tomorrow" isn't a time: want one such as 2026-12-01T09:00:00+01:00`,
+		}},
+		{"limits", head + "ramp: {over: 1h}\nlimits:\n  - percent: 130\n  - atLeast: 5\n    atMost: 2\n  - where: role ==\n  - atMost: 1.5\n", []string{
+			"f:7:14: limits[0].percent: 130 isn't a percentage above 0 and at most 100",
+			"f:8:14: limits[1].atLeast: 5 is over atMost 2",
+			"f:11:13: limits[3].atMost: 1.5 is a number: want a whole number",
+		}},
+		{"nothing", head + "ramp: {over: 1h}\nwhere:\n", []string{"f:6:1: where: has no value: give it one, or leave the field out"}},
+		{"missing", "kind: Rollout\n", []string{
+			"f:1:1: name: is missing: want 1 to 63 of a-z, 0-9 and inner hyphens",
+			"f:1:1: to: is missing: the value to move to",
+			"f:1:1: ramp.over: is missing: how long the change takes, such as 2w",
+		}},
+		{"names", "kind: Variable\nname: Docker-Version\ntype: string\n", []string{`f:2:7: name: variable name "Docker-Version" isn't allowed: want a lower-case letter, then at most 62 of a-z, 0-9 and _`}},
+		{"no kind", "name: x\n", []string{"f:1:1: kind: is missing: want Variable or Rollout"}},
+		{"near kind", "kind: rollout\n", []string{`f:1:7: kind: "rollout" isn't a kind: did you mean Rollout?`}},
+		{"unknown kind", "kind: Deployment\n", []string{`f:1:7: kind: "Deployment" isn't a kind: want Variable or Rollout`}},
+		{"all documents", "kind: Nope\n---\nname: x\n---\n- 1\n", []string{"f:1:7: kind:", "f:3:1: kind: is missing", "f:5:3: a document is a mapping"}},
+		{"twice a field", "kind: Variable\nname: a\nname: b\n", []string{`f:3:1: "name" stands here twice`}},
+		{"twice a document", "kind: Variable\nname: a\ntype: string\n---\nkind: Variable\nname: a\ntype: string\n", []string{"f:5:1: name: Variable a stands in line 1 already"}},
+		{"alias", "kind: &k Variable\nname: *k\n", []string{"f:1:7: anchors, aliases and merge keys aren't taken"}},
+		{"tag", "kind: !!str Variable\n", []string{"f:1:7: tags aren't taken"}},
+		{"syntax", "kind: [Variable\n", []string{"f:1:7: isn't YAML: "}},
+		{"tab", "kind: Variable\n\tname: a\n", []string{"f:2:"}},
+		{"deep", "kind: " + strings.Repeat("[", 5000), []string{"f:1:", "nested deeper than"}},
+		{"deep by columns", strings.Repeat("- ", 5000) + "x", []string{"too deep"}},
+		{"json", "{\"kind\":\"Variable\",\n \"name\":\"a\", \"type\": \"strng\", \"initial\": 1.10}", []string{`f:2:22: type: "strng" isn't a type: want string, integer, number or boolean`}},
+		{"json unquoted", "{\"kind\":\"Variable\", \"name\":\"a\",\n\t\"type\": \"string\", \"initial\": 1.10}", []string{`f:2:31: initial: 1.10 is read as a number`, `"1.10"`}},
+		{"text", "hello", []string{"f:1:1: a document is a mapping that starts with kind: Variable or kind: Rollout, and this is text (hello)"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			docs, err := control.ParseDocuments("f", []byte(c.in))
+			if docs != nil {
+				t.Errorf("documents came beside the error: %v", docs)
+			}
+			wantError(t, err, c.want...)
+		})
+	}
+}
+
+func TestAFileIsBounded(t *testing.T) {
+	_, err := control.ParseDocuments("big", make([]byte, control.MaxFile+1))
+	wantError(t, err, "big: ", "at most")
+	began := time.Now()
+	for _, in := range []string{
+		strings.Repeat("a: b\n", control.MaxFile/5),
+		strings.Repeat("- a\n", control.MaxFile/4),
+		strings.Repeat("---\nkind: Variable\n", 40_000),
+		"[" + strings.Repeat(`{"kind":"Variable"},`, 40_000) + "{}]",
+		"x: " + strings.Repeat("y", control.MaxFile-10),
+		strings.Repeat("# c\n", control.MaxFile/4),
+	} {
+		_, err := control.ParseDocuments("f", []byte(in))
+		if err != nil && len(err.Error()) > 100_000 {
+			t.Errorf("%d bytes of error", len(err.Error()))
+		}
+	}
+	if d := time.Since(began); d > time.Minute {
+		t.Errorf("hostile files took %s", d)
+	}
+}
+
+func TestFaultsOfTheServiceAreBroughtToTheirLine(t *testing.T) {
+	docs, err := control.ParseDocuments("r.yaml", []byte("kind: Rollout\nname: r\nvariable: v\nto: 1.10\nramp: {over: 1h}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := rollout.Variable{Name: "v", Type: rollout.String}
+	e := control.AsError(docs[0].Rollout.Fits(&v))
+	if len(e.Faults) != 1 {
+		t.Fatalf("faults: %v", e.Faults)
+	}
+	wantError(t, docs[0].Locate(e.Faults[0]), "r.yaml:4:5: to: ", "put it in quotes", `it is written 1.10: write "1.10"`)
+	wantError(t, docs[0].Locate(control.Fault{Field: "variable", Problem: "there is none"}), "r.yaml:3:11: variable: there is none")
+	wantError(t, docs[0].Locate(control.Fault{Problem: "not now"}), "r.yaml:1:1: not now")
+}
+
+func FuzzParseDocuments(f *testing.F) {
+	f.Add([]byte(whole))
+	f.Add([]byte(`[{"kind":"Variable","name":"a","type":"string"}, {}]`))
+	f.Add([]byte("kind: Rollout\nto: 1.10\nlimits: [{atMost: 1}]\n? x\n: y\n"))
+	f.Add([]byte("a: |\n  b\n...\n--- >\n c\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		docs, err := control.ParseDocuments("f", in)
+		if err != nil {
+			if docs != nil || !strings.HasPrefix(err.Error(), "f:") {
+				t.Fatalf("%d documents, %v", len(docs), err)
+			}
+			return
+		}
+		for _, d := range docs {
+			b, err := json.Marshal(d.Document)
+			if err != nil {
+				t.Fatalf("what was read can't be written: %v", err)
+			}
+			again, err := control.ParseDocuments("f", b)
+			if err != nil || len(again) != 1 {
+				t.Fatalf("what was written can't be read: %v\n%s", err, b)
+			}
+			if c, _ := json.Marshal(again[0].Document); string(c) != string(b) {
+				t.Fatalf("%s became %s", b, c)
+			}
+			if d.Line("limits[0].percent") < 1 {
+				t.Fatal("a line below 1")
+			}
+		}
+	})
+}
