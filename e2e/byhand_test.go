@@ -24,25 +24,26 @@ func TestWrittenByHand(t *testing.T) {
 	names := []string{"h1.example.net", "h2.example.net", "h3.example.net"}
 	files := map[string]string{}
 	agents := map[string]*process{}
+	const variable = "kind: Variable\nname: flag\ntype: integer\nmin: 1\nmax: 2\ninitial: 1\n"
+	s.apply("flag.yaml", variable)
 	for _, name := range names {
 		file, config := s.fileEnactor(name, "flag")
 		files[name], agents[name] = file, s.agent(name, "web", "enact:\n"+config)
 	}
-	const variable = "kind: Variable\nname: flag\ntype: integer\nmin: 1\nmax: 2\ninitial: 1\n"
-	s.apply("flag.yaml", variable)
 	s.welcomed(names...)
 	s.apply("rollout.yaml", fmt.Sprintf("kind: Rollout\nname: %s\nvariable: flag\nto: 2\nramp: {over: 3s}\ninFlight: {max: 100%%, perRole: 100%%}\n", id))
 	s.must("rollout", "pause", id, "--why", "to try what hands can do")
 	js := s.stream()
 
-	damaged := func(name string) {
+	damaged := func(name string, damage ...string) {
 		t.Helper()
 		told := s.value(js, name)
 		at := s.last(js, subjects.KindDesired, name)
+		s.nats(damage...)
 		eventually(t, 30*time.Second, name+"'s document is put back", func() (bool, string) {
-			changes, _ := s.changes(js, name)
+			changes, sequences := s.changes(js, name)
 			c := changes[len(changes)-1]
-			return c != nil && c.Reason.Code == rollout.ByRestore, fmt.Sprintf("%d records, the last %+v", len(changes), c)
+			return c != nil && sequences[len(changes)-1] > at && c.Reason.Code == rollout.ByRestore, fmt.Sprintf("%d records, the last %+v", len(changes), c)
 		})
 		changes, _ := s.changes(js, name)
 		c := changes[len(changes)-1]
@@ -64,16 +65,14 @@ func TestWrittenByHand(t *testing.T) {
 		}
 		found := false
 		for _, r := range ask[[]control.AuditRecord](s, "audit", "--host", name) {
-			found = found || r.Origin > at && strings.Contains(r.Reason, "by hand")
+			found = found || r.Origin > at && r.Value.Text() == told && strings.Contains(r.Reason, "by hand")
 		}
 		if !found {
 			t.Errorf("the audit log of %s doesn't say that its document was put back", name)
 		}
 	}
-	s.nats("kv", "put", "tsunami", "desired."+names[0], `{"flag":666,"other":1}`)
-	damaged(names[0])
-	s.nats("kv", "del", "tsunami", "desired."+names[1], "--force")
-	damaged(names[1])
+	damaged(names[0], "kv", "put", "tsunami", "desired."+names[0], `{"flag":666,"other":1}`)
+	damaged(names[1], "kv", "del", "tsunami", "desired."+names[1], "--force")
 
 	whole := func(how string) {
 		t.Helper()
@@ -113,10 +112,7 @@ func TestWrittenByHand(t *testing.T) {
 		s.nats("kv", "put", "tsunami", key, "nonsense")
 	}
 	s.nats("kv", "del", "tsunami", "leader", "--force")
-	eventually(t, 30*time.Second, "the scheduler serves on", func() (bool, string) {
-		r := s.ctl("status")
-		return r.code == 0, r.String()
-	})
+	s.serves()
 
 	// After all that the rollout goes its way.
 	s.must("rollout", "resume", id, "--why", "hands off")

@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,16 +37,22 @@ func TestAbortFencesASleepingScheduler(t *testing.T) {
 		},
 		// With the configuration that deploy/ ships.
 		"nats-server": func(s *site) *process {
-			conf, err := filepath.Abs("../deploy/nats-server.conf")
+			b, err := os.ReadFile("../deploy/nats-server.conf")
 			if err != nil {
 				s.t.Fatal(err)
 			}
-			_, port, err := net.SplitHostPort(s.address())
-			if err != nil {
-				s.t.Fatal(err)
+			conf := string(b)
+			for shipped, ours := range map[string]string{
+				"listen: 127.0.0.1:4222\n":   "listen: " + s.address() + "\n",
+				"http: 127.0.0.1:8222\n":     "http: " + freeAddress(s.t) + "\n",
+				"store_dir: /var/lib/nats\n": "store_dir: \"" + filepath.Join(s.dir, "data") + "\"\n",
+			} {
+				if !strings.Contains(conf, shipped) {
+					s.t.Fatalf("nats-server.conf has no line %q", shipped)
+				}
+				conf = strings.Replace(conf, shipped, ours, 1)
 			}
-			return start(s.t, s.dir, "broker", "nats-server", "--config", conf, "--addr", "127.0.0.1", "--port", port,
-				"--http_port", "-1", "--store_dir", filepath.Join(s.dir, "data"))
+			return start(s.t, s.dir, "broker", "nats-server", "--config", write(s.t, filepath.Join(s.dir, "nats-server.conf"), 0o644, conf))
 		},
 	}
 	for name, broker := range brokers {
@@ -66,6 +72,8 @@ func testFence(s *site, broker *process) {
 	t := s.t
 	s.reachable(broker)
 	scheduler := start(t, s.dir, "scheduler", "tsunamid", "--run", "scheduler", "--nats", s.url)
+	s.serves()
+	s.apply("flag.yaml", "kind: Variable\nname: flag\ntype: integer\ninitial: 1\n")
 	var names []string
 	for i := range hosts {
 		name := fmt.Sprintf("h%d.example.net", i+1)
@@ -73,11 +81,6 @@ func testFence(s *site, broker *process) {
 		s.agent(name, "web", "enact:\n"+config)
 		names = append(names, name)
 	}
-	eventually(t, time.Minute, "the scheduler serves", func() (bool, string) {
-		r := s.ctl("variable", "list")
-		return r.code == 0, r.String()
-	})
-	s.apply("flag.yaml", "kind: Variable\nname: flag\ntype: integer\ninitial: 1\n")
 	s.welcomed(names...)
 	s.apply("rollout.yaml", fmt.Sprintf("kind: Rollout\nname: %s\nvariable: flag\nto: 2\nramp: {over: %s}\ninFlight: {max: 100%%, perRole: 100%%}\n", id, over))
 	s.until(time.Minute, id, "has told two hosts", func(v control.RolloutView) bool { return v.Told >= 2 })

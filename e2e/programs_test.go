@@ -106,9 +106,10 @@ func (r result) String() string {
 // execute runs a command to its end, whatever its exit status.
 func execute(t *testing.T, home, name string, args ...string) result {
 	t.Helper()
+	path := program(t, name)
 	ctx, cancel := context.WithTimeout(t.Context(), commandTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program(t, name), args...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = environment(home)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -147,7 +148,7 @@ func start(t *testing.T, home, name string, argv ...string) *process {
 	t.Cleanup(func() {
 		p.stop()
 		if t.Failed() {
-			t.Logf("the end of %s's log:\n%s", p.name, p.tail(4000))
+			t.Logf("the end of %s's log:\n%s", p.name, p.tail(2000))
 		}
 	})
 	p.start()

@@ -47,7 +47,7 @@ func (s *site) tsunamid() *process {
 	return p
 }
 
-// ready waits until /readyz says so.
+// ready waits until /readyz says so, and the scheduler answers.
 func (s *site) ready(p *process) {
 	s.t.Helper()
 	eventually(s.t, time.Minute, p.name+" is ready", func() (bool, string) {
@@ -60,6 +60,17 @@ func (s *site) ready(p *process) {
 		}
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusOK, response.Status
+	})
+	s.serves()
+}
+
+// serves waits until a scheduler leads and answers: being ready means that it
+// could.
+func (s *site) serves() {
+	s.t.Helper()
+	eventually(s.t, time.Minute, "the scheduler answers", func() (bool, string) {
+		r := s.ctl("status")
+		return r.code == 0, r.String()
 	})
 }
 

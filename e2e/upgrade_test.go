@@ -47,6 +47,13 @@ func TestUpgrade(t *testing.T) {
 	old, _ := buildDeb(t, packages, "helios", "0.9.0"), buildDeb(t, packages, "helios", "0.9.1")
 	write(t, filepath.Join(s.dir, ".dpkg.cfg"), 0o644, "log /dev/null\n") // this machine's own log is none of theirs
 	server := s.tsunamid()
+	s.apply("helios.yaml", `
+kind: Variable
+name: helios_version
+type: string
+allowed: ["0.9.0", "0.9.1"]
+initial: "0.9.0"
+`)
 
 	machines := make(map[string]*machine)
 	var names []string
@@ -70,13 +77,6 @@ func TestUpgrade(t *testing.T) {
 		machines[m.name], names = m, append(names, m.name)
 	}
 
-	s.apply("helios.yaml", `
-kind: Variable
-name: helios_version
-type: string
-allowed: ["0.9.0", "0.9.1"]
-initial: "0.9.0"
-`)
 	s.welcomed(names...)
 	for _, m := range machines {
 		if n := m.enactments(); n != 0 {
@@ -247,7 +247,7 @@ func (s *site) checkOperatorsTools(names []string, watch *process) {
 		contains("nats kv ls", keys, "desired."+name)
 	}
 	contains("nats kv history", s.nats("kv", "history", "tsunami", "desired."+names[0]), "0.9.0", "0.9.1")
-	contains("nats kv history", s.nats("kv", "history", "tsunami_hosts", names[0]), "helios_version")
+	contains("nats kv get", s.nats("kv", "get", "tsunami_hosts", names[0], "--raw"), `"actual":{"helios_version":"0.9.1"}`)
 	contains("nats micro ls", s.nats("micro", "ls"), control.ServiceName)
 	contains("nats micro info", s.nats("micro", "info", control.ServiceName), control.ServiceName, "tsunami.api.")
 	contains("nats stream ls", s.nats("stream", "ls", "--all"), subjects.Stream, subjects.HostsStream, subjects.AuditStream, subjects.EvidenceStream)
