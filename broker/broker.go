@@ -55,7 +55,9 @@ type Broker struct {
 	mu     sync.Mutex
 	server *server.Server // nil while it is stopped
 	lock   *os.File
-	port   int // as first resolved, so that a restart listens where it did
+	port   int    // as first resolved, so that a restart listens where it did
+	unmend func() // stops what mends the running server
+	closed bool   // by Shutdown
 }
 
 // Start starts a broker and returns when it takes connections and its streams
@@ -83,6 +85,7 @@ func (b *Broker) Restart() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stop()
+	b.closed = false
 	if err := b.start(); err != nil {
 		return fmt.Errorf("starting the broker: %w", err)
 	}
@@ -120,7 +123,7 @@ func (b *Broker) start() (err error) {
 	if err != nil {
 		return err
 	}
-	log := &logger{slog: b.options.Logger, fatal: make(chan string, 1)}
+	log := &logger{slog: b.options.Logger, fatal: make(chan string, 1), trouble: make(chan struct{}, 1)}
 	s.SetLoggerV2(log, false, false, false)
 	started := make(chan struct{})
 	go func() {
@@ -137,7 +140,65 @@ func (b *Broker) start() (err error) {
 		b.port = addr.Port
 	}
 	b.server, b.lock = s, lock
+	done := make(chan struct{})
+	b.unmend = sync.OnceFunc(func() { close(done) })
+	go b.mend(s, log.trouble, done)
 	return nil
+}
+
+// mend looks after a server that logged an error. A full disk makes it switch
+// JetStream off for good; then this waits until there is space and starts it
+// again. Nothing that was acknowledged is lost by it.
+func (b *Broker) mend(s *server.Server, trouble <-chan struct{}, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-trouble:
+		}
+		for said := false; ; {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Second): // it logs the error first, then acts on it
+			}
+			if s.JetStreamEnabled() {
+				break
+			}
+			free, enough, err := space(b.options.Dir)
+			if !said {
+				said = true
+				b.options.Logger.Error("the broker can't write to its disk and takes nothing; it starts again when there is space",
+					"dir", b.options.Dir, "free_bytes", free, "wanted_bytes", enough, "err", err)
+			}
+			if err != nil || free < enough {
+				continue
+			}
+			b.options.Logger.Warn("the disk has space; the broker starts again", "dir", b.options.Dir, "free_bytes", free)
+			b.replace(s)
+			return // the new server has a mender of its own
+		}
+	}
+}
+
+// replace starts the broker again in the place of a server that can't go on,
+// until that succeeds or somebody else has done it or shut the broker down.
+func (b *Broker) replace(s *server.Server) {
+	for broken := s; ; broken = nil {
+		b.mu.Lock()
+		if b.closed || b.server != broken {
+			b.mu.Unlock()
+			return
+		}
+		b.stop()
+		err := b.start()
+		b.mu.Unlock()
+		if err == nil {
+			return
+		}
+		b.options.Logger.Error("the broker doesn't start again; trying on", "err", err)
+		time.Sleep(time.Second)
+	}
 }
 
 // await returns when the server is ready, or why it won't be.
@@ -224,6 +285,7 @@ func (b *Broker) ClientURL() string {
 func (b *Broker) Shutdown() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.closed = true
 	b.stop()
 }
 
@@ -233,6 +295,7 @@ func (b *Broker) stop() {
 		return
 	}
 	b.server = nil
+	b.unmend()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -61,12 +61,12 @@ func unlock(f *os.File) { f.Close() }
 // limit it would run into the full disk and switch JetStream off. At the limit
 // it answers writes with an error, and goes on.
 func storeLimit(dir string) (int64, error) {
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(dir, &disk); err != nil {
-		return 0, fmt.Errorf("looking for free space in %s: %w", dir, err)
+	free, _, err := space(dir)
+	if err != nil {
+		return 0, err
 	}
 	var used int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -80,6 +80,17 @@ func storeLimit(dir string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("adding up the data directory: %w", err)
 	}
-	free := int64(disk.Bavail) * int64(disk.Bsize)
 	return max(used+free/10*9, 1), nil
+}
+
+// space is how many bytes are free where the data lies, and how many are
+// enough to go on: a fiftieth of the disk, but a mebibyte at least and a
+// gibibyte at most.
+func space(dir string) (free, enough int64, err error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return 0, 0, fmt.Errorf("looking for free space in %s: %w", dir, err)
+	}
+	size := int64(disk.Blocks) * int64(disk.Bsize)
+	return int64(disk.Bavail) * int64(disk.Bsize), min(max(size/50, 1<<20), 1<<30), nil
 }

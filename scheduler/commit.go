@@ -67,7 +67,11 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 	}
 	s.renewed, s.backoff = now, 0
 	s.snap.PutLead(l.Led, now)
-	delete(s.problems, "commit")
+	if s.problems["commit"] != "" {
+		delete(s.problems, "commit")
+		s.complained = time.Time{}
+		s.log.Info("batches are committed again")
+	}
 	return nil
 }
 

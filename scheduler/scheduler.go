@@ -68,19 +68,20 @@ type scheduler struct {
 	renewed  time.Time // when we last committed
 	consumed uint64    // the bucket's sequence that the mirror has reached
 
-	revisions map[string]uint64 // of rollout.* and variable.* keys
-	damaged   map[rollout.ID]bool
-	touched   map[rollout.Host]time.Time // the newest report's time, by the broker
-	heard     map[rollout.Host]time.Time
-	ended     map[rollout.Host]time.Time // when it was decommissioned, by the broker
-	loaded    bool                       // what was stored at the start is in the mirror
-	swept     time.Time
-	audit     auditTrail
-	problems  map[string]string // what a person has to see to, by key
-	changed   bool              // since the last decision
-	due       time.Time         // as the last decision said; zero: never
-	backoff   time.Duration
-	retryAt   time.Time // decide not before, after a failed commit
+	revisions  map[string]uint64 // of rollout.* and variable.* keys
+	damaged    map[rollout.ID]bool
+	touched    map[rollout.Host]time.Time // the newest report's time, by the broker
+	heard      map[rollout.Host]time.Time
+	ended      map[rollout.Host]time.Time // when it was decommissioned, by the broker
+	loaded     bool                       // what was stored at the start is in the mirror
+	swept      time.Time
+	audit      auditTrail
+	problems   map[string]string // what a person has to see to, by key
+	changed    bool              // since the last decision
+	due        time.Time         // as the last decision said; zero: never
+	backoff    time.Duration
+	retryAt    time.Time // decide not before, after a failed commit
+	complained time.Time // of failed commits, in the log
 }
 
 func (o Options) withDefaults() Options {
@@ -290,20 +291,24 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // hindered notes that the broker didn't take a batch, and waits before the
-// next attempt, a little longer each time.
+// next attempt, a little longer each time. The log has a line for the first
+// failure of a row and then one a minute.
 func (s *scheduler) hindered(what string, err error) {
+	now := time.Now()
 	s.backoff = min(max(2*s.backoff, 20*time.Millisecond), 2*time.Second)
-	s.retryAt = time.Now().Add(s.backoff)
-	if errors.Is(err, context.Canceled) {
-		return
+	s.retryAt = now.Add(s.backoff)
+	switch {
+	case errors.Is(err, context.Canceled):
+	case errors.Is(err, bus.ErrRefused), errors.Is(err, bus.ErrInFlight), errors.Is(err, errDeposed):
+		// Somebody wrote in between: decided anew.
+		s.log.Info("batch refused", "doing", what, "err", err)
+	default:
+		s.problems["commit"] = what + " failed, nothing is told: " + err.Error()
+		if now.Sub(s.complained) > time.Minute {
+			s.complained = now
+			s.log.Error("batch not committed; trying on", "doing", what, "err", err)
+		}
 	}
-	level := slog.LevelWarn
-	if errors.Is(err, bus.ErrRefused) || errors.Is(err, bus.ErrInFlight) || errors.Is(err, errDeposed) {
-		level = slog.LevelInfo // somebody wrote in between: decided anew
-	} else {
-		s.problems["commit"] = what + " failed: " + err.Error()
-	}
-	s.log.Log(context.Background(), level, "batch not committed", "doing", what, "err", err)
 }
 
 // take tries to become the leader.
