@@ -230,6 +230,9 @@ func (a *agent) connect() error {
 		return fmt.Errorf("preparing JetStream: %w", err)
 	}
 	a.nc = nc
+	if !nc.IsConnected() {
+		a.Logger.Warn("the broker can't be reached; trying on", "host", a.host, "server", o.URL, "err", nc.LastError())
+	}
 	return nil
 }
 
@@ -313,6 +316,7 @@ func (a *agent) due() time.Time {
 // connected takes note that the connection stands, for the first time or
 // again.
 func (a *agent) connected(now time.Time) {
+	a.Logger.Debug("the broker is there", "host", a.host)
 	a.beat(now)
 	a.readAt = now
 	a.readFailures, a.staleReads = 0, 0

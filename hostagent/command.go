@@ -18,11 +18,16 @@ import (
 type Command struct {
 	Args []string // the program and its arguments, as they are: no shell
 	Env  []string // NAME=value, beside the agent's own environment
+	// Answers says that the standard output is an observer's answer, which is
+	// wanted by itself as Result.Stdout. Otherwise both outputs are one stream,
+	// so that what was said last stands last.
+	Answers bool
 }
 
 // Result is what came of running a Command.
 type Result struct {
-	// Stdout is the start of the standard output, at most 4 KiB.
+	// Stdout is the start of the standard output, at most 4 KiB, where
+	// Command.Answers asks for it.
 	Stdout string
 	// Output is the end of standard output and standard error together, at
 	// most 4 KiB.
@@ -62,7 +67,10 @@ func Execute(ctx context.Context, c Command) Result {
 	}
 	cmd.WaitDelay = pipeGrace
 	var out capture
-	cmd.Stdout, cmd.Stderr = out.stdout(), &out
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if c.Answers {
+		cmd.Stdout = out.stdout()
+	}
 	err := cmd.Run()
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		err = nil // it exited with 0; only its children still hold the pipe
@@ -87,7 +95,7 @@ type capture struct {
 	tail tail
 }
 
-// Write takes standard error.
+// Write takes what is wanted for its end alone.
 func (c *capture) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,8 +23,19 @@ func TestExecute(t *testing.T) {
 		c := sh(`echo "$TSUNAMI_VALUE $1"; echo problem >&2`, "a;b $(c)")
 		c.Env = []string{"TSUNAMI_VALUE=v w"}
 		r := Execute(ctx, c)
-		if r.Err != nil || r.Stdout != "v w a;b $(c)\n" || !strings.Contains(r.Output, "problem\n") {
+		c.Answers = true
+		if r := Execute(ctx, c); r.Err != nil || r.Stdout != "v w a;b $(c)\n" || !strings.Contains(r.Output, "problem\n") {
 			t.Fatalf("%+v", r)
+		}
+		if r.Err != nil || r.Stdout != "" || r.Output != "v w a;b $(c)\nproblem\n" || !strings.Contains(r.Output, "problem\n") {
+			t.Fatalf("%+v", r)
+		}
+	})
+	t.Run("a talkative observer", func(t *testing.T) {
+		c := sh(`i=0; while [ $i -lt 20 ]; do printf '%065536d' 0; i=$((i+1)); done`)
+		c.Answers = true
+		if r := Execute(ctx, c); r.Err != nil || len(r.Stdout) != maxOutput {
+			t.Fatalf("%d bytes, %v", len(r.Stdout), r.Err)
 		}
 	})
 	t.Run("exit status", func(t *testing.T) {
@@ -56,7 +67,7 @@ func TestExecute(t *testing.T) {
 		if len(r.Stdout) > maxOutput || len(r.Output) > maxOutput || !strings.Contains(r.Output, "the end") {
 			t.Fatalf("%d and %d bytes were kept", len(r.Stdout), len(r.Output))
 		}
-		if f := r.failure(maxError); len(f) > maxError || !strings.HasPrefix(f, "exit status 1: …") || !strings.HasSuffix(f, "said") && !strings.HasSuffix(f, "the end") {
+		if f := r.failure(maxError); len(f) > maxError || !strings.HasPrefix(f, "exit status 1: …") || !strings.HasSuffix(f, "the end\nsaid") {
 			t.Fatalf("%d bytes: %q", len(f), f)
 		}
 	})
@@ -70,7 +81,7 @@ func TestExecute(t *testing.T) {
 		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("it took %s", took)
 		}
-		if r.Err == nil || !strings.Contains(r.Err.Error(), "killed: too long") || r.Stdout != "working\n" {
+		if r.Err == nil || !strings.Contains(r.Err.Error(), "killed: too long") || r.Output != "working\n" {
 			t.Errorf("%+v", r)
 		}
 		b, err := os.ReadFile(pids)
@@ -92,7 +103,7 @@ func TestExecute(t *testing.T) {
 	t.Run("background child", func(t *testing.T) {
 		start := time.Now()
 		r := Execute(ctx, sh(`sleep 8 & echo done`))
-		if r.Err != nil || r.Stdout != "done\n" {
+		if r.Err != nil || r.Output != "done\n" {
 			t.Errorf("%+v", r)
 		}
 		if took := time.Since(start); took > 7*time.Second {

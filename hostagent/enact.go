@@ -62,7 +62,7 @@ type attempt struct {
 	phase  phase
 	value  rollout.Value
 	order  order
-	failed string // what the enactor's failure was
+	ran    Result // of the enactor
 	cancel context.CancelFunc
 }
 
@@ -208,7 +208,7 @@ func (a *agent) step(now time.Time) {
 	}
 	ctx, cancel := context.WithTimeoutCause(a.work, time.Duration(timeout), fmt.Errorf("it ran longer than its timeout of %s", timeout))
 	t.cancel = cancel
-	c := Command{Args: argv, Env: a.environment(t)}
+	c := Command{Args: argv, Env: a.environment(t), Answers: t.phase != executing}
 	a.tasks.Go(func() {
 		defer cancel()
 		a.ran <- a.Exec(ctx, c)
@@ -241,15 +241,12 @@ func (a *agent) finished(r Result) {
 		a.observed(now, value, err)
 		return
 	}
-	if r.Err != nil {
-		t.failed = r.failure(maxOutput)
-	}
-	t.phase = after
+	t.ran, t.phase = r, after
 	switch {
 	case t.v.observes():
 		a.step(now)
 	case r.Err != nil:
-		a.failed(now, t.failed)
+		a.failed(now, r.failure(maxError), r.failure(maxOutput))
 	default:
 		a.fulfil(now)
 	}
@@ -318,12 +315,12 @@ func (a *agent) observed(now time.Time, value rollout.Value, err error) {
 		switch {
 		case err == nil && t.value.Matches(value):
 			a.fulfil(now)
-		case t.failed != "":
-			a.failed(now, t.failed)
+		case t.ran.Err != nil:
+			a.failed(now, t.ran.failure(maxError), t.ran.failure(maxOutput))
 		case err != nil:
-			a.failed(now, "the enactor exited with 0, but observing failed: "+err.Error())
+			a.failed(now, "the enactor exited with 0, but observing failed: "+err.Error(), t.ran.Output)
 		default:
-			a.failed(now, fmt.Sprintf("the enactor exited with 0, but observe says %q", value.Text()))
+			a.failed(now, fmt.Sprintf("the enactor exited with 0, but observe says %q", value.Text()), t.ran.Output)
 		}
 	}
 }
@@ -356,8 +353,8 @@ func (a *agent) fulfil(now time.Time) {
 }
 
 // failed ends an attempt that didn't make the value true, and sets when the
-// next one is.
-func (a *agent) failed(now time.Time, why string) {
+// next one is. The output is for the event, which has room for more.
+func (a *agent) failed(now time.Time, why, output string) {
 	t := a.attempt
 	a.attempt = nil
 	v, e := t.v, t.v.enactor
@@ -376,7 +373,10 @@ func (a *agent) failed(now time.Time, why string) {
 	if v.attempts <= e.Retry.Attempts {
 		a.Logger.Warn("enacting failed", "host", a.host, "variable", v.name, "value", t.value.Text(), "attempt", v.attempts, "status", status, "next", v.next, "err", why)
 	}
-	a.setStatus(v, t.order, status, why, why)
+	if output == "" {
+		output = why
+	}
+	a.setStatus(v, t.order, status, why, output)
 }
 
 // abandon gives up what may be given up when the agent stops: everything but a
