@@ -105,7 +105,7 @@ func (d *demo) finish() {
 	}
 }
 
-// errUnfinished is why a demo that was interrupted failed.
+// errUnfinished says that the demo was interrupted.
 var errUnfinished = errors.New("the demo was interrupted before its rollout had ended")
 
 // runDemo runs the demo until its end, or that of ctx.
@@ -126,17 +126,26 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 			err = fmt.Errorf("%w%s", err, complaints(log.Name()))
 		}
 	}()
-	defer d.finish() // whatever happens, the terminal is given back
-	if err := d.start(ctx, slog.New(slog.NewTextHandler(log, nil))); err != nil {
-		return err
+	defer d.finish() // whatever happens
+	err = d.start(ctx, slog.New(slog.NewTextHandler(log, nil)))
+	if err == nil {
+		err = d.run(ctx)
+		err = errors.Join(err, d.stop())
 	}
-	defer func() { err = errors.Join(err, d.stop()) }()
-	return d.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errUnfinished
+	}
+	if errors.Is(err, errUnfinished) && !o.exit {
+		d.finish()
+		d.say("%v\n", err)
+		return nil // without --exit there is no other way to end it
+	}
+	return err
 }
 
 // start brings up everything but the rollout.
 func (d *demo) start(ctx context.Context, logger *slog.Logger) (err error) {
-	d.show.progress("starting broker, scheduler and console …")
+	d.show.milestone("starting broker, scheduler and console …")
 	d.daemon, err = start(ctx, config{
 		data: filepath.Join(d.dir, "broker"), listen: "127.0.0.1:0", http: "127.0.0.1:0", parts: allParts,
 		heartbeat: demoHeartbeat, logger: logger,
@@ -168,8 +177,9 @@ func (d *demo) start(ctx context.Context, logger *slog.Logger) (err error) {
 	return nil
 }
 
-// stop stops the fleet, then the rest.
+// stop gives the terminal back, stops the fleet, then the rest.
 func (d *demo) stop() error {
+	d.finish()
 	if d.fleet != nil {
 		d.daemon.onStop("agents", partTimeout, d.fleet.stop)
 	}
@@ -237,11 +247,11 @@ func (d *demo) retry(ctx context.Context, bound time.Duration, try func(context.
 
 // run waits for the fleet, rolls out, and sums up.
 func (d *demo) run(ctx context.Context) error {
-	d.show.progress(fmt.Sprintf("%s: their agents are starting …", d.fleet.describe()))
+	d.show.milestone(fmt.Sprintf("%s: their agents are starting …", d.fleet.describe()))
 	if err := d.retry(ctx, startBound, d.allIn); err != nil {
 		return err
 	}
-	d.show.progress(fmt.Sprintf("%s, all in, with their first document. Broker %s, console %s", d.fleet.describe(), d.daemon.brokerURL(), d.daemon.httpURL()))
+	d.show.milestone(fmt.Sprintf("all are in and have their first document; broker %s, console %s", d.daemon.brokerURL(), d.daemon.httpURL()))
 	if err := d.rollOut(ctx); err != nil {
 		return err
 	}
@@ -312,7 +322,13 @@ func (d *demo) rollOut(ctx context.Context) error {
 	}
 	s := &d.scene
 	*s = scene{title: "Tsunami", from: demoFrom, to: demoTo, hosts: d.hosts, over: d.over}
-	s.footer = fmt.Sprintf("%s --server %s rollout show %s      Ctrl-C ends the demo", program("tsunamictl"), d.daemon.brokerURL(), spec.Name)
+	const end = "Ctrl-C ends the demo."
+	url := d.daemon.brokerURL()
+	s.footers = []string{
+		fmt.Sprintf("%s  In another terminal: %s --server %s rollout show %s", end, program("tsunamictl"), url, spec.Name),
+		fmt.Sprintf("%s  The broker is at %s", end, url),
+		end,
+	}
 	return d.client.Call(ctx, control.RolloutStart, control.StartRequest{Rollout: spec}, &s.view)
 }
 

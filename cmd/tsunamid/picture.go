@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -27,7 +29,7 @@ type scene struct {
 	view     control.RolloutView
 	samples  []sample
 	roles    []control.RoleView // in the order in which they are shown
-	footer   string
+	footers  []string           // the longest that fits is shown
 }
 
 // now is when the newest sample was taken.
@@ -68,7 +70,7 @@ func (s *scene) picture(width, height int) *canvas {
 	chart := min(height-headRows-statusRows-footRows-roles, mostChart)
 	c := newCanvas(width, min(height, headRows+max(0, chart)+roles+statusRows+footRows))
 	x := c.text(1, 0, s.title, boldStyle)
-	c.text(x, 0, fmt.Sprintf("  %s, %d hosts in %d roles, over %s", s.view.Variable, s.hosts, len(s.roles), seconds(s.over)), dimStyle)
+	c.text(x, 0, fmt.Sprintf("  %s %s → %s, %d hosts in %d roles, over %s", s.view.Variable, s.from, s.to, s.hosts, len(s.roles), seconds(s.over)), dimStyle)
 	y := headRows
 	if chart >= 5 {
 		if width >= twoCharts {
@@ -85,7 +87,12 @@ func (s *scene) picture(width, height int) *canvas {
 		y += roles
 	}
 	s.drawStatus(area{c, 0, y, width, statusRows})
-	c.text(1, y+statusRows, s.footer, dimStyle)
+	for _, footer := range s.footers {
+		if n := utf8.RuneCountInString(footer); n+1 <= width {
+			c.text(1, y+statusRows, footer, dimStyle)
+			break
+		}
+	}
 	return c
 }
 
@@ -161,7 +168,7 @@ func (s *scene) plan(t time.Duration) float64 {
 
 // drawLines draws the planned line, the hosts told and the hosts confirmed.
 func (s *scene) drawLines(a area) {
-	x := a.c.text(a.x+7, a.y, "── planned", plannedLine)
+	x := a.c.text(a.x+7, a.y, "┄┄ planned", plannedLine)
 	x = a.c.text(x+2, a.y, "── told", toldLine)
 	a.c.text(x+2, a.y, "── confirmed", confirmedLine)
 	b := newBraille(s.frame(a))
@@ -309,24 +316,25 @@ func failedStyle(n int) style {
 
 // status puts the state of a rollout, or why it isn't moving, into words.
 func status(v *control.RolloutView) (mark string, st style, words string) {
-	switch v.State {
-	case rollout.StateCompleted:
+	switch {
+	case v.State == rollout.StateCompleted:
 		return "✔", greenStyle, "completed"
-	case rollout.StateFrozen, rollout.StateCancelled, rollout.StateSuperseded:
-		return "■", redStyle, string(v.State) + ": " + v.Reason
-	case rollout.StateRunning:
-		if v.Reason == "" {
-			return "▶", greenStyle, "moving"
-		}
-		if v.ReasonCode == rollout.Unconfirmed { // with today's number
-			return "▶", greenStyle, fmt.Sprintf("all are told, %d still to confirm", v.InFlight)
-		}
+	case v.State == rollout.StateRunning && v.Reason == "":
+		return "▶", greenStyle, "moving"
+	case v.ReasonCode == rollout.Unconfirmed: // with today's number
+		return "▶", greenStyle, fmt.Sprintf("all are told, %d still to confirm", v.InFlight)
+	case v.State == rollout.StateRunning:
+		return "‖", oldStyle, "not moving: " + v.Reason
+	case v.State == rollout.StateFrozen, v.State == rollout.StateCancelled, v.State == rollout.StateSuperseded:
+		return "■", redStyle, orState(v)
+	default:
+		return "‖", oldStyle, orState(v)
 	}
-	if v.Reason == "" {
-		return "‖", oldStyle, string(v.State)
-	}
-	return "‖", oldStyle, string(v.State) + ", not moving: " + v.Reason
 }
+
+// orState is the reason, which names the state where it has to; without one it
+// is the state.
+func orState(v *control.RolloutView) string { return cmp.Or(v.Reason, string(v.State)) }
 
 // seconds writes a short duration as people do.
 func seconds(d time.Duration) string {

@@ -12,7 +12,9 @@ import (
 
 // show is how the demo shows itself: drawn in a terminal, or as plain lines.
 type show interface {
-	// progress shows one line of what goes on before the rollout.
+	// milestone and progress show one line of what goes on before the rollout;
+	// progress may be left out where there is much of it.
+	milestone(text string)
 	progress(text string)
 	// update shows how the rollout stands.
 	update(s *scene)
@@ -69,6 +71,8 @@ func (s *screen) frame(lines []string) {
 	s.write(b.String())
 }
 
+func (s *screen) milestone(text string) { s.progress(text) }
+
 func (s *screen) progress(text string) {
 	width, _ := s.size()
 	c := newCanvas(width, 2)
@@ -88,7 +92,7 @@ func (s *screen) finish(sc *scene) {
 	}
 	if len(sc.samples) > 0 {
 		width, height := s.size()
-		sc.footer = ""
+		sc.footers = nil
 		s.write(strings.Join(sc.picture(width, max(height, 36)).lines(), "\r\n") + "\r\n")
 	}
 }
@@ -110,7 +114,9 @@ func (p *printer) print(text string, always bool) {
 	_, _ = fmt.Fprintln(p.out, text) // there is nowhere else to say it
 }
 
-func (p *printer) progress(text string) { p.print(text, true) }
+func (p *printer) milestone(text string) { p.print(text, true) }
+
+func (p *printer) progress(text string) { p.print(text, false) }
 
 func (p *printer) update(s *scene) { p.print(s.line(), false) }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,12 +95,15 @@ func (d *demo) sumUp(ctx context.Context) error {
 	var t tally
 	err := d.retry(ctx, auditBound, func(ctx context.Context) (err error) {
 		if t, err = d.count(ctx); err == nil && len(t.wrong) > 0 {
-			err = fmt.Errorf("%s, the first: %s", plural(len(t.wrong), "thing")+" wrong", t.wrong[0])
+			err = fmt.Errorf("%s, the first: %s", plural(len(t.wrong), "thing")+" that should be otherwise", t.wrong[0])
 		}
 		return err
 	})
 	s, v := &d.scene, &d.scene.view
 	d.finish()
+	if errors.Is(err, errUnfinished) {
+		return err
+	}
 	if err == nil && (v.Confirmed != d.hosts || v.Failed > 0) {
 		err = fmt.Errorf("%d of %d hosts have confirmed and %d have failed", v.Confirmed, d.hosts, v.Failed)
 	}
