@@ -201,8 +201,10 @@ func DecodeAbort(h Header, body []byte, sequence uint64) Abort {
 	switch {
 	case h.Deleted():
 		a = Abort{Why: "the key was deleted by hand, which isn't a resume"}
-	case len(body) > MaxBody || strict(body, &a) != nil || a.Why == "":
+	case strict(body, &a) != nil || text([]byte(a.Why)) == noReason:
 		a = Abort{Why: text(body)}
+	default:
+		a.Why = text([]byte(a.Why))
 	}
 	a.Sequence = sequence
 	if actor := h.Get(HeaderActor); actor != "" {
@@ -212,16 +214,24 @@ func DecodeAbort(h Header, body []byte, sequence uint64) Abort {
 	return a
 }
 
+const (
+	noReason = "(no reason given)"
+	maxWhy   = 1024 // bytes
+)
+
+// text makes what somebody wrote fit for a line of text: control characters
+// become spaces, and what isn't UTF-8 is left out.
 func text(b []byte) string {
-	b = bytes.ToValidUTF8(bytes.TrimSpace(b[:min(len(b), 1024)]), nil)
 	b = bytes.Map(func(r rune) rune {
 		if r < 0x20 || r >= 0x7f && r < 0xa0 {
 			return ' '
 		}
 		return r
-	}, b)
+	}, bytes.ToValidUTF8(b, nil))
+	b = bytes.TrimSpace(b)
+	b = bytes.TrimSpace(bytes.ToValidUTF8(b[:min(len(b), maxWhy)], nil))
 	if len(b) == 0 {
-		return "(no reason given)"
+		return noReason
 	}
 	return string(b)
 }
