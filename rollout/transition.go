@@ -61,10 +61,21 @@ func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Ste
 		old.become(StateSuperseded, author, "superseded by "+string(spec.Name), now)
 		step.Records = append(step.Records, RecordChange{live.id, old})
 	}
-	r := Record{Spec: spec, Author: author, Created: now.UTC(), Salt: Salt(seed, spec.Name)}
+	r := Record{Spec: spec, Author: author, Created: s.created(now), Salt: Salt(seed, spec.Name)}
 	r.become(StatePending, author, "created", now)
 	step.Records = append(step.Records, RecordChange{spec.Name, r})
 	return step, nil
+}
+
+// created is when a rollout counts as created: now, but after every other, so
+// that the newest is the newest whatever the schedulers' clocks say.
+func (s *Snapshot) created(now time.Time) time.Time {
+	if n := len(s.ordered); n > 0 {
+		if last := s.ordered[n-1].record.Created; !now.After(last) {
+			now = last.Add(1)
+		}
+	}
+	return now.UTC()
 }
 
 // Check says whether the document is right in itself and for its variable.
