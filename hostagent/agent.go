@@ -231,7 +231,7 @@ func (a *agent) connect() error {
 	}
 	a.nc = nc
 	if !nc.IsConnected() {
-		a.Logger.Warn("the broker can't be reached; trying on", "host", a.host, "server", o.URL, "err", nc.LastError())
+		a.Logger.Warn("the broker can't be reached; trying on", "host", a.host, "server", o.URL)
 	}
 	return nil
 }
