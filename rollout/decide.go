@@ -139,6 +139,7 @@ func (s *Snapshot) documents(now time.Time) (Step, bool) {
 		return Step{}, false
 	}
 	var step Step
+	slices.SortFunc(s.waiting, func(a, b *host) int { return cmp.Compare(a.name, b.name) }) // not in the order of the facts
 	keep := s.waiting[:0]
 	for i, h := range s.waiting {
 		if len(step.Tells) == MaxTells {
@@ -211,6 +212,10 @@ func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
 	return t
 }
 
+// maxChecks bounds what a document remembers of a host's checks, so that one
+// host's report can't make a batch too big for the broker.
+const maxChecks = 64
+
 // next copies a document for a change. The receiver may be nil.
 func (d *Desired) next(generation uint64) Desired {
 	n := Desired{Generation: generation, Values: Document{}, Told: map[Name]Told{}}
@@ -230,6 +235,7 @@ func (d *Desired) set(name Name, v *Variable, value Value, h *host, by ID, gener
 		}
 	}
 	slices.Sort(t.Checks)
+	t.Checks = t.Checks[:min(len(t.Checks), maxChecks)]
 	d.Values[name] = value
 	d.Told[name] = t
 }
@@ -293,7 +299,9 @@ func (s *Snapshot) pending(c *cohort, now time.Time) Reason {
 func (c *cohort) targets() map[string]int {
 	out := make(map[string]int, len(c.groups))
 	for _, g := range c.groups {
-		out[g.key] = g.target(c)
+		if g.n > 0 { // a role that everybody left would shift the others' phases
+			out[g.key] = g.target(c)
+		}
 	}
 	return out
 }
