@@ -22,11 +22,11 @@ type cohort struct {
 	tally
 }
 
-// tally counts hosts.
-type tally struct{ n, had, told, confirmed, failed int }
+// tally counts hosts. Outsiders are counted as lost or not at all.
+type tally struct{ n, had, told, confirmed, failed, lost int }
 
 // inFlight counts the hosts that this rollout told and that haven't confirmed.
-func (t tally) inFlight() int { return t.told - t.confirmed }
+func (t tally) inFlight() int { return t.told - t.confirmed + t.lost }
 
 // role is the unit of in-flight limits.
 type role struct {
@@ -71,6 +71,9 @@ type member struct {
 	state     memberState
 	confirmed bool
 	failed    bool
+	// outside says that the rollout doesn't select the host any more, or that
+	// it is gone: it only keeps its place in flight, if it has one.
+	outside bool
 }
 
 func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
@@ -101,12 +104,12 @@ func (c *cohort) selects(h *host) bool {
 func (c *cohort) over() time.Duration { return time.Duration(c.record.Spec.Ramp.Over) }
 
 // add makes the host a member. The caller updates it afterwards.
-func (c *cohort) add(h *host) *member {
+func (c *cohort) add(h *host, outside bool) *member {
 	limit := slices.IndexFunc(c.limits, func(w Where) bool {
 		ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
 		return ok && err == nil
 	})
-	m := &member{host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name))}
+	m := &member{host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name)), outside: outside}
 	g := m.group
 	m.index = len(g.members)
 	g.members = append(g.members, m)
@@ -151,6 +154,12 @@ func (c *cohort) group(name Word, limit int) *group {
 // count adds the member to the tallies, or takes it out.
 func (m *member) count(sign int) {
 	for _, t := range []*tally{&m.group.tally, &m.group.role.tally, &m.cohort.tally} {
+		if m.outside {
+			if m.state == told && !m.confirmed {
+				t.lost += sign
+			}
+			continue
+		}
 		t.n += sign
 		switch m.state {
 		case had:
@@ -196,7 +205,7 @@ func (m *member) judge() (state memberState, confirmed, failed bool) {
 		}
 	}
 	for _, o := range h.members {
-		if o.cohort != m.cohort && o.cohort.record.Spec.Variable == spec.Variable && o.cohort.newerThan(m.cohort) {
+		if o.cohort != m.cohort && !o.outside && o.cohort.record.Spec.Variable == spec.Variable && o.cohort.newerThan(m.cohort) {
 			return had, false, false
 		}
 	}
@@ -286,7 +295,9 @@ func (g *group) admit(c *cohort, quota int) {
 func (g *group) rebuild(c *cohort) {
 	ps := make([]place, 0, len(g.members))
 	for _, m := range g.members {
-		ps = append(ps, place{key: m.key, m: m})
+		if !m.outside {
+			ps = append(ps, place{key: m.key, m: m})
+		}
 	}
 	arrange(ps, c.record.Salt, c.record.Spec.Spread)
 	g.queue = g.queue[:0]

@@ -48,7 +48,7 @@ func (s *Snapshot) PlanSpec(spec Spec, seed string, now time.Time) (Plan, error)
 	}
 	for _, h := range s.hosts {
 		if h.counts() && c.selects(h) {
-			c.add(h).update()
+			c.add(h, false).update()
 		}
 	}
 	return s.plan(c, now), nil

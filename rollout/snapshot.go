@@ -124,9 +124,13 @@ func (s *Snapshot) PutReport(name Host, r *Report) {
 	s.refresh(h)
 }
 
-// PutDesired sets what a host was last told.
+// PutDesired sets what a host was last told. A document that isn't newer, by
+// its generation, than what is known changes nothing.
 func (s *Snapshot) PutDesired(name Host, d *Desired) {
 	h := s.host(name)
+	if d.Generation <= h.floor {
+		return
+	}
 	h.desired, h.damaged, h.decommissioned = d, false, false
 	h.floor = max(h.floor, d.Generation)
 	s.enlistIfMissing(h)
@@ -247,7 +251,7 @@ func (s *Snapshot) enlist(h *host) {
 }
 
 func (s *Snapshot) enlistIfMissing(h *host) {
-	if len(h.members) > 0 || !h.counts() {
+	if len(h.members) > 0 {
 		return
 	}
 	for _, c := range s.ordered {
@@ -263,10 +267,16 @@ func (s *Snapshot) dismiss(h *host) {
 	}
 }
 
-// join makes the host a member of the rollout if it selects it.
+// join makes the host a member of the rollout if it selects it. One that was
+// told and is no longer selected, or gone, stays as an outsider: a host that
+// never confirms keeps its place in flight.
 func (s *Snapshot) join(h *host, c *cohort) {
-	if h.counts() && c.selects(h) {
-		h.members = append(h.members, c.add(h))
+	if h.report == nil || h.decommissioned {
+		return
+	}
+	outside := !h.counts() || !c.selects(h)
+	if !outside || h.desired != nil && h.desired.Told[c.record.Spec.Variable].Rollout == c.id {
+		h.members = append(h.members, c.add(h, outside))
 	}
 }
 
@@ -308,11 +318,15 @@ func (h *host) lastTold() time.Time {
 	return last
 }
 
+// maxGeneration is more than any host ever reaches: a report that claims so
+// much isn't believed, or the next generation would overflow.
+const maxGeneration = 1 << 53
+
 // nextGeneration is 1 + the highest of the last document's and of what the
 // host reported as applied.
 func (h *host) nextGeneration() uint64 {
 	g := h.floor
-	if h.report != nil {
+	if h.report != nil && h.report.Generation < maxGeneration {
 		g = max(g, h.report.Generation)
 	}
 	return g + 1

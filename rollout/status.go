@@ -299,7 +299,7 @@ func (s *Snapshot) Explain(name Host, variable Name, now time.Time) (Explanation
 
 func (s *Snapshot) nextFor(h *host, variable Name) *cohort {
 	for _, m := range h.members {
-		if m.cohort.record.Spec.Variable == variable && m.state == untold {
+		if m.cohort.record.Spec.Variable == variable && m.state == untold && !m.outside {
 			return m.cohort
 		}
 	}
