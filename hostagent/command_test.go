@@ -88,7 +88,7 @@ func TestExecute(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, pid := range strings.Fields(string(b)) {
+		for pid := range strings.FieldsSeq(string(b)) {
 			var n int
 			if _, err := fmt.Sscan(pid, &n); err != nil {
 				t.Fatal(err)
