@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -193,7 +195,8 @@ func asYAML(v any) ([]byte, error) {
 	if err := yaml.UnmarshalWithOptions(b, &ordered, yaml.UseOrderedMap()); err != nil {
 		return nil, fmt.Errorf("write yaml: %w", err)
 	}
-	return yaml.MarshalWithOptions(ordered, yaml.IndentSequence(true), yaml.UseLiteralStyleIfMultiline(true))
+	out, err := yaml.MarshalWithOptions(ordered, yaml.UseLiteralStyleIfMultiline(true))
+	return append(bytes.TrimRight(out, "\n"), '\n'), err
 }
 
 // say prints a line for people; with json and yaml there is none.
@@ -212,8 +215,13 @@ func (a *app) versionCommand() *cobra.Command {
 				Version  string `json:"version"`
 				Revision string `json:"revision,omitempty"`
 				Go       string `json:"go"`
-			}{version.Version, version.Revision, version.GoVersion}
-			return a.emit(info, func() { fmt.Fprintln(a.out, version.Print("tsunamictl")) })
+			}{cmp.Or(version.Version, "0.0.0-dev"), version.Revision, version.GoVersion}
+			return a.emit(info, func() {
+				a.say("tsunamictl %s", info.Version)
+				if a.wide() {
+					a.say("%s", version.Print("tsunamictl"))
+				}
+			})
 		},
 	}
 }

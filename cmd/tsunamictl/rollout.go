@@ -107,6 +107,7 @@ without --acknowledge shows.`,
 			}
 			if before.State == rollout.StateFrozen && acknowledge == 0 && before.Abort != nil {
 				b := before.Abort
+				a.dateAbort(cmd.Context(), before.ID, b)
 				return &exitError{exitRefused, fmt.Errorf("refused: %s is frozen by abort %d%s: %s\n  resume it with: tsunamictl rollout resume %s --acknowledge %d --why %s",
 					before.ID, b.Sequence, byAt(b, time.Now()), b.Why, before.ID, b.Sequence, orDots(why))}
 			}
@@ -128,6 +129,16 @@ without --acknowledge shows.`,
 	cmd.Flags().StringVar(&why, "why", "", "what the audit log shall say")
 	cmd.Flags().Uint64Var(&acknowledge, "acknowledge", 0, "the `sequence` of the abort that you have read")
 	return cmd
+}
+
+// dateAbort adds what the scheduler doesn't keep of an abort: when it was
+// written. Without it the abort is shown as well.
+func (a *app) dateAbort(ctx context.Context, id rollout.ID, b *control.AbortView) {
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	if last, err := a.client.LastAbort(ctx, id); err == nil && last != nil && last.Sequence == b.Sequence {
+		*b = last.AbortView
+	}
 }
 
 // byAt says who wrote an abort or a stop, and when, as far as is known.
@@ -209,6 +220,11 @@ func (a *app) rolloutFields(v *control.RolloutView, now time.Time) {
 	f.print(a.out)
 	if v.State == rollout.StateFrozen && v.Abort != nil {
 		fmt.Fprintf(a.out, "\nit stays frozen until: tsunamictl rollout resume %s --acknowledge %d --why …\n", v.ID, v.Abort.Sequence)
+	}
+	if v.State != rollout.StateRunning && v.State != rollout.StatePending {
+		for i := range v.Roles {
+			v.Roles[i].Next = time.Time{} // nobody comes next while it is held
+		}
 	}
 	a.roleTable(v.Roles, now)
 	if len(v.Waiting) == 0 {

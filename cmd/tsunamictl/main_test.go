@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tsunami-rollouts/tsunami/broker"
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	testscript.Main(m, map[string]func(){"tsunamictl": func() { os.Exit(mainCode()) }})
+}
+
+// The scripts run the program itself against a broker, and a scheduler that
+// only answers.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txt")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d scripts, %v", len(files), err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			b, err := broker.Start(broker.Options{Dir: filepath.Join(env.WorkDir, ".broker"), Listen: "127.0.0.1:0", Unsynced: true})
+			if err != nil {
+				return err
+			}
+			env.Defer(b.Shutdown)
+			nc, err := bus.Connect(bus.ConnectOptions{InProcess: b.InProcess()})
+			if err != nil {
+				return err
+			}
+			env.Defer(nc.Close)
+			js, err := jetstream.New(nc)
+			if err != nil {
+				return err
+			}
+			if err := bus.Setup(t.Context(), js, 1); err != nil {
+				return err
+			}
+			if err := seed(t, js); err != nil {
+				return err
+			}
+			stop, err := control.Serve(t.Context(), nc, "0.3.0", newFake().handle)
+			if err != nil {
+				return err
+			}
+			env.Defer(stop)
+			env.Setenv("TSUNAMI_SERVER", b.ClientURL())
+			env.Setenv("USER", "")
+			return nil
+		},
+	})
+}
+
+// seed writes what the scheduler would have: two rollouts, and a change that
+// one of them made.
+func seed(t *testing.T, js jetstream.JetStream) error {
+	told := rollout.Told{Rollout: "docker-1-12-3", Generation: 2, Time: then}
+	c := subjects.Change{
+		Host: "web1.lon2.example.net", Variable: "docker_version", Previous: text("1.9"), Rollout: "docker-1-12-3", Actor: "alice", Time: then,
+		Reason:  rollout.Reason{Code: rollout.ByRamp, Role: "web", Position: 3, Target: 10, Share: 0.25},
+		Desired: rollout.Desired{Generation: 2, Values: rollout.Document{"docker_version": text("1.10")}, Told: map[rollout.Name]rollout.Told{"docker_version": told}},
+	}
+	h, body, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	all := []bus.Message{{Subject: subjects.KindDesired.Subject(string(c.Host)), Header: h, Data: body}}
+	for _, id := range []rollout.ID{"docker-1-12-3", "agent-2"} {
+		b, err := subjects.Encode(rollout.Record{Spec: *running().Spec, State: rollout.StateRunning, Why: "started", By: "alice", Author: "alice", Changed: then})
+		if err != nil {
+			return err
+		}
+		all = append(all, bus.Message{Subject: subjects.KindRollout.Subject(string(id)), Data: b})
+	}
+	for _, m := range all {
+		if _, err := bus.Put(t.Context(), js, m); err != nil {
+			return err
+		}
+	}
+	for { // the log is sourced a moment later
+		n, err := bus.LastSequence(t.Context(), js, subjects.AuditStream)
+		if err != nil || n == uint64(len(all)) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
