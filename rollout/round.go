@@ -1,0 +1,280 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// slot is a place on the ramp that has come.
+type slot struct {
+	at    time.Duration // on the ramp's clock
+	group *group
+}
+
+// choice is a host that is told, and the place that it fills.
+type choice struct {
+	m      *member
+	at     time.Duration // what the ramp's clock shows as of it
+	number int           // of the place in its role
+	code   Code
+}
+
+// round is one decision of one rollout's ramp.
+type round struct {
+	s       *Snapshot
+	c       *cohort
+	now     time.Time
+	ready   map[*group][]*member // due hosts that can be told now, in order
+	chosen  []choice
+	inRole  map[*role]int  // chosen
+	inGroup map[*group]int // chosen
+	wake    time.Time      // when a settling host is ready
+}
+
+// ramp tells the hosts whose place has come since the last step, in the order
+// of their places, and at most one that is overdue for another reason.
+func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
+	r := &round{s: s, c: c, now: now, ready: map[*group][]*member{}, inRole: map[*role]int{}, inGroup: map[*group]int{}}
+	before, clock := c.progress.Elapsed, s.elapsed(c, now)
+	held := c.progress.Hold.Code == InFlightLimit && !c.progress.Running
+	if held && r.room() {
+		held, clock = false, clock+1 // it was stopped one nanosecond before the place that waits
+	}
+	onTime, overdue, next := r.places(before, clock)
+	for _, p := range onTime {
+		ready := r.ready[p.group]
+		if len(ready) == 0 || !r.roleRoom(p.group.role) {
+			continue // the place has come and nobody can fill it: overdue from now on
+		}
+		if !r.room() {
+			held, clock = true, p.at-1
+			break
+		}
+		r.choose(p.group, p.at, ByRamp)
+	}
+	caughtUp := c.progress.CaughtUp
+	gap := c.gap()
+	if g := r.oldest(); !held && g != nil && overdue > 0 {
+		switch due := caughtUp + gap; {
+		case !r.room():
+		case caughtUp < 0 || clock >= due:
+			r.choose(g, clock, ByCatchUp)
+			caughtUp = clock
+		default:
+			next = earlier(next, due)
+		}
+	}
+
+	hold, running := Reason{}, !held
+	if held {
+		hold = r.full()
+	}
+	if len(r.chosen) == 0 && !held && clock >= c.over() {
+		var done bool
+		if hold, done = r.ending(); done && c.record.State == StateRunning {
+			return []Step{s.complete(c, now, clock)}
+		}
+	}
+	if clock < c.over() {
+		next = earlier(next, c.over()) // to end the ramp
+	}
+	if running && next >= 0 {
+		d.wake(now.Add(next - clock))
+	}
+	d.wake(r.wake)
+	if len(r.chosen) == 0 && len(onTime) == 0 {
+		return s.note(c, now, clock, running, hold)
+	}
+	if c.record.State == StateCompleted && len(r.chosen) == 0 {
+		return nil
+	}
+	return r.steps(clock, caughtUp, running, hold)
+}
+
+func earlier(a, b time.Duration) time.Duration {
+	if a < 0 || b < a {
+		return b
+	}
+	return a
+}
+
+// gap is the pace of catching up, on the ramp's clock: as many hosts an hour
+// as the ramp itself tells.
+func (c *cohort) gap() time.Duration {
+	return c.over() / time.Duration(max(1, c.target()))
+}
+
+// places finds the places that have come between before and clock, how many
+// more are overdue, and when the next one comes (-1: never).
+func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int, next time.Duration) {
+	next = -1
+	for _, g := range r.c.groups {
+		l := g.line(r.c)
+		quota := l.quota(clock)
+		if quota < l.t {
+			next = earlier(next, l.due(quota+1))
+		}
+		g.admit(r.c, quota)
+		fresh := max(0, min(len(g.due), quota-max(l.quota(before), g.told)))
+		if r.c.record.State == StateCompleted {
+			fresh = 0 // a layer only catches up
+		}
+		for i := quota - fresh + 1; i <= quota; i++ {
+			onTime = append(onTime, slot{l.due(i), g})
+		}
+		overdue += len(g.due) - fresh
+		for _, m := range g.due {
+			if ready, at := r.tellable(m.host); ready {
+				r.ready[g] = append(r.ready[g], m)
+			} else if !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
+				r.wake = at
+			}
+		}
+	}
+	slices.SortStableFunc(onTime, func(a, b slot) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.group.key, b.group.key))
+	})
+	return onTime, overdue, next
+}
+
+// tellable says whether the host can be told now; if it only has to settle,
+// when it can.
+func (r *round) tellable(h *host) (bool, time.Time) {
+	if h.presence != Online || h.desired == nil || h.damaged {
+		return false, time.Time{}
+	}
+	if settle := time.Duration(r.c.record.Spec.Settle); settle > 0 {
+		if at := h.lastTold().Add(settle); at.After(r.now) {
+			return false, at
+		}
+	}
+	return true, time.Time{}
+}
+
+// room says whether the fleet-wide in-flight limit lets another host be told.
+func (r *round) room() bool {
+	return r.c.inFlight()+len(r.chosen) < r.c.limit()
+}
+
+func (c *cohort) limit() int {
+	return atMost(c.record.Spec.InFlight.Max.or(DefaultInFlight), c.n)
+}
+
+func (c *cohort) roleLimit(ro *role) int {
+	return atMost(c.record.Spec.InFlight.PerRole.or(DefaultInFlightPerRole), ro.n)
+}
+
+func (r *round) roleRoom(ro *role) bool {
+	return ro.inFlight()+r.inRole[ro] < r.c.roleLimit(ro)
+}
+
+func (r *round) full() Reason {
+	return Reason{Code: InFlightLimit, InFlight: r.c.inFlight() + len(r.chosen), Limit: r.c.limit()}
+}
+
+// choose tells the group's next host that is ready.
+func (r *round) choose(g *group, at time.Duration, code Code) {
+	m := r.ready[g][0]
+	r.ready[g] = r.ready[g][1:]
+	r.inRole[g.role]++
+	r.inGroup[g]++
+	r.chosen = append(r.chosen, choice{m, at, g.had + g.told + r.inGroup[g], code})
+}
+
+// oldest is the group with the oldest place that a host is ready to fill.
+func (r *round) oldest() *group {
+	var best *group
+	var bestAt time.Duration
+	for _, g := range r.c.groups {
+		if len(r.ready[g]) == 0 || !r.roleRoom(g.role) {
+			continue
+		}
+		at := g.line(r.c).due(g.told + r.inGroup[g] + 1)
+		if best == nil || at < bestAt {
+			best, bestAt = g, at
+		}
+	}
+	return best
+}
+
+// ending says, once the ramp's clock has run out, what the rollout still waits
+// for, and whether that is nothing: every online target is told, and everyone
+// told has confirmed.
+func (r *round) ending() (Reason, bool) {
+	for _, g := range r.c.groups {
+		for _, m := range g.due {
+			if m.host.presence != Online {
+				continue
+			}
+			switch {
+			case !r.room():
+				return r.full(), false
+			case !r.roleRoom(g.role):
+				return Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight(), Limit: r.c.roleLimit(g.role)}, false
+			case len(r.ready[g]) == 0:
+				return Reason{Code: HostSettling, Host: m.host.name}, false
+			}
+			return Reason{Code: CatchingUp, Role: g.role.name, Position: g.had + g.told + 1, Target: g.target(r.c)}, false
+		}
+	}
+	if n := r.c.inFlight(); n > 0 {
+		return Reason{Code: Unconfirmed, InFlight: n, Detail: fmt.Sprintf("%d of %d hosts", n, r.c.told)}, false
+	}
+	return Reason{}, true
+}
+
+// steps cuts what was chosen into batches. The progress of all but the last
+// shows the clock as of the last host in it, so that a crash between two of
+// them makes nobody overdue.
+func (r *round) steps(clock, caughtUp time.Duration, running bool, hold Reason) []Step {
+	c := r.c
+	var steps []Step
+	told := c.told + c.had
+	chosen := r.chosen
+	for {
+		n := min(len(chosen), MaxTells)
+		last := n == len(chosen)
+		told += n
+		p := r.s.progressed(c, r.now, clock, running, hold)
+		p.Told = told
+		if last {
+			p.CaughtUp = caughtUp
+		} else {
+			p.Elapsed, p.Running, p.Hold = chosen[n-1].at, true, Reason{}
+		}
+		step := Step{Rollout: c.id, Abort: c.record.Acknowledged, Progress: &p}
+		for _, ch := range chosen[:n] {
+			step.Tells = append(step.Tells, r.tell(ch))
+		}
+		steps = append(steps, step)
+		if last {
+			return steps
+		}
+		chosen = chosen[n:]
+	}
+}
+
+func (r *round) tell(ch choice) Tell {
+	c, h, g := r.c, ch.m.host, ch.m.group
+	spec := &c.record.Spec
+	gen := h.nextGeneration()
+	t := Tell{Host: h.name, Variable: spec.Variable, Actor: c.record.Author, Desired: h.desired.next(gen), Previous: h.desired.Values[spec.Variable]}
+	t.Desired.set(spec.Variable, r.s.variables[spec.Variable], spec.To, h, c.id, gen, r.now)
+	t.Reason = Reason{
+		Code: ch.code, Role: g.role.name, Position: ch.number, Target: g.target(c), Told: ch.number - 1,
+		Share: c.share(ch.at), Rollout: c.id,
+	}
+	if c.record.State == StateCompleted {
+		t.Reason.Code = ByLayer
+	}
+	return t
+}
+
+// share is S: how far the ramp's shape is at a time on its clock, 0 to 1.
+func (c *cohort) share(at time.Duration) float64 {
+	return max(0, min(1, float64(at)/float64(c.over())))
+}
+
