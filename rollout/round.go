@@ -277,4 +277,3 @@ func (r *round) tell(ch choice) Tell {
 func (c *cohort) share(at time.Duration) float64 {
 	return max(0, min(1, float64(at)/float64(c.over())))
 }
-
