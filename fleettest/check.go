@@ -1,0 +1,559 @@
+package fleettest
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// Rule names what must always hold (design.md §13).
+type Rule string
+
+// The rules.
+const (
+	OverTarget   Rule = "over_target"   // a tell put a role over its target
+	OverFlight   Rule = "over_flight"   // a tell put more hosts in flight than allowed
+	OffLine      Rule = "off_line"      // told too early, or, where watched, too far from the straight line
+	TooFast      Rule = "too_fast"      // faster than twice the slope over some window
+	ToldTwice    Rule = "told_twice"    // by one rollout
+	TakenBack    Rule = "taken_back"    // by an older rollout than the last one
+	Unexplained  Rule = "unexplained"   // without reason, actor, or the rollout behind it
+	NotRunning   Rule = "not_running"   // told by a rollout that wasn't running
+	AfterAbort   Rule = "after_abort"   // told by a rollout whose abort nobody had acknowledged
+	AfterStop    Rule = "after_stop"    // told while everything was stopped
+	Generations  Rule = "generations"   // that don't grow by exactly one
+	OneChange    Rule = "one_change"    // a message changes one variable
+	Clock        Rule = "clock"         // a ramp's clock that ran faster than time, or while it was stopped
+	NotAudited   Rule = "not_audited"   // a change without its audit record
+	AuditedTwice Rule = "audited_twice" // two audit records of one change, or one of none
+)
+
+// Violation is one place where a rule is broken.
+type Violation struct {
+	Rule     Rule
+	Sequence uint64 // in the bucket; 0 where it is about a moment
+	Time     time.Time
+	What     string
+}
+
+func (v Violation) String() string {
+	return fmt.Sprintf("%s at %s, sequence %d: %s", v.Rule, v.Time.UTC().Format("2006-01-02 15:04:05"), v.Sequence, v.What)
+}
+
+// slack is how many hosts more than twice the slope a window may have: hosts of
+// different roles may be due at nearly the same time.
+const slack = 7
+
+// Checker follows what is written to the bucket, the inventory and the audit
+// log, and finds violations of what must always hold. It knows nothing of the
+// scheduler, and shares no arithmetic with it: targets and lines are computed
+// here once more, in the plainest way.
+type Checker struct {
+	Renew time.Duration // how often the scheduler renews its lease
+
+	hosts    map[rollout.Host]*seenHost
+	rollouts map[rollout.ID]*seenRollout
+	watched  map[rollout.ID]watch
+	stopped  bool
+	led      subjects.Leader
+	ledAt    time.Time
+	audited  map[uint64]string // sequence → subject and body of what the audit log must have
+	found    []Violation
+}
+
+type seenHost struct {
+	report     *rollout.Report
+	unseen     time.Time // zero: it is on
+	generation uint64
+	values     rollout.Document
+	told       map[rollout.Name]rollout.Told
+}
+
+type seenRollout struct {
+	id       rollout.ID
+	record   *rollout.Record
+	where    rollout.Where
+	limits   []rollout.Where
+	abort    uint64
+	progress rollout.Progress
+	at       time.Time // of progress
+	told     map[rollout.Host]bool
+	times    []time.Time // of its tells
+	most     int         // the largest sum of targets
+	early    []uint64    // sequences of tells that the progress after them must explain
+}
+
+// watch is how far a rollout may be from its straight line.
+type watch struct {
+	fleet, role float64 // hosts; role 0: not watched
+}
+
+// NewChecker makes a checker of a bucket that it sees from the beginning.
+func NewChecker() *Checker {
+	return &Checker{
+		Renew: 5 * time.Second,
+		hosts: make(map[rollout.Host]*seenHost), rollouts: make(map[rollout.ID]*seenRollout),
+		watched: make(map[rollout.ID]watch), audited: make(map[uint64]string),
+	}
+}
+
+// Watch says that a rollout is undisturbed: at every check it must be within so
+// many hosts of the straight line, and each role within its own number of its
+// line. A role number of 0 isn't checked.
+func (c *Checker) Watch(id rollout.ID, fleet, role float64) { c.watched[id] = watch{fleet, role} }
+
+// Unwatch ends that.
+func (c *Checker) Unwatch(id rollout.ID) { delete(c.watched, id) }
+
+// Unseen says that a host was switched off: seven days later it no longer
+// counts.
+func (c *Checker) Unseen(name rollout.Host, at time.Time) { c.host(name).unseen = at }
+
+// Seen says that it is back.
+func (c *Checker) Seen(name rollout.Host) { c.host(name).unseen = time.Time{} }
+
+// Take takes what was written since the last time to the bucket and to the
+// inventory, both in order, and returns the violations in it. The inventory's
+// records come first among those of one instant.
+func (c *Checker) Take(bucket, inventory []bus.Msg, now time.Time) []Violation {
+	c.found = nil
+	for _, m := range bucket {
+		for len(inventory) > 0 && !inventory[0].Time.After(m.Time) {
+			c.report(inventory[0])
+			inventory = inventory[1:]
+		}
+		c.record(m)
+	}
+	for _, m := range inventory {
+		c.report(m)
+	}
+	for id, w := range c.watched {
+		c.line(id, w, now)
+	}
+	return c.found
+}
+
+// TakeAudit takes what was written to the audit log since the last time. The
+// log must have everything that Take was given.
+func (c *Checker) TakeAudit(records []bus.Msg) []Violation {
+	c.found = nil
+	for _, m := range records {
+		from := origin(m)
+		kind, name, err := subjects.ParseKey(m.Subject)
+		want, ok := c.audited[from]
+		if err != nil || !ok {
+			c.violation(AuditedTwice, bus.Msg{Sequence: from, Time: m.Time}, "record %d of the audit log, %s, is of no change, or of one that it has already", m.Sequence, m.Subject)
+			continue
+		}
+		if have := kind.Subject(name) + " " + string(m.Data); have != want {
+			c.violation(NotAudited, bus.Msg{Sequence: from, Time: m.Time}, "the log has %q, the change was %q", have, want)
+		}
+		delete(c.audited, from)
+	}
+	for sequence, what := range c.audited {
+		c.violation(NotAudited, bus.Msg{Sequence: sequence}, "the log lacks %s", what)
+	}
+	clear(c.audited)
+	return c.found
+}
+
+func (c *Checker) violation(r Rule, m bus.Msg, format string, args ...any) {
+	c.found = append(c.found, Violation{r, m.Sequence, m.Time, fmt.Sprintf(format, args...)})
+}
+
+func (c *Checker) host(name rollout.Host) *seenHost {
+	h := c.hosts[name]
+	if h == nil {
+		h = &seenHost{told: make(map[rollout.Name]rollout.Told)}
+		c.hosts[name] = h
+	}
+	return h
+}
+
+func (c *Checker) rollout(id rollout.ID) *seenRollout {
+	r := c.rollouts[id]
+	if r == nil {
+		r = &seenRollout{id: id, told: make(map[rollout.Host]bool)}
+		c.rollouts[id] = r
+	}
+	return r
+}
+
+func (c *Checker) report(m bus.Msg) {
+	name, err := subjects.HostOf(m.Subject)
+	if err != nil {
+		return
+	}
+	if r, err := subjects.Decode[rollout.Report](m.Data); err == nil {
+		c.host(name).report = r
+	}
+}
+
+func (c *Checker) record(m bus.Msg) {
+	kind, name, err := subjects.ParseKey(m.Subject)
+	if err != nil {
+		return
+	}
+	if slices.Contains(subjects.Audited, kind) {
+		c.audited[m.Sequence] = m.Subject + " " + string(m.Data)
+	}
+	switch kind {
+	case subjects.KindDesired:
+		c.desired(rollout.Host(name), m)
+	case subjects.KindRollout:
+		c.transition(c.rollout(rollout.ID(name)), m)
+	case subjects.KindProgress:
+		c.progress(c.rollout(rollout.ID(name)), m)
+	case subjects.KindAbort:
+		c.rollout(rollout.ID(name)).abort = m.Sequence
+	case subjects.KindStop:
+		c.stopped = !subjects.DecodeAbort(m.Header, m.Data, m.Sequence).Released
+	case subjects.KindLeader:
+		if l, err := subjects.Decode[subjects.Leader](m.Data); err == nil {
+			c.led, c.ledAt = *l, m.Time
+		}
+	}
+}
+
+func (c *Checker) transition(r *seenRollout, m bus.Msg) {
+	record, err := subjects.Decode[rollout.Record](m.Data)
+	if err != nil || m.Header.Get(subjects.HeaderTime) == "" {
+		return // put by hand
+	}
+	if r.record == nil {
+		r.where, err = rollout.ParseWhere(record.Spec.Where)
+		for _, l := range record.Spec.Limits {
+			w, lerr := rollout.ParseWhere(l.Where)
+			r.limits, err = append(r.limits, w), errors.Join(err, lerr)
+		}
+		if err != nil {
+			c.violation(Unexplained, m, "%s can't select hosts: %v", r.id, err)
+		}
+	}
+	r.record = record
+}
+
+func (c *Checker) desired(name rollout.Host, m bus.Msg) {
+	change, err := subjects.DecodeChange(name, m.Header, m.Data)
+	if err != nil {
+		if !errors.Is(err, subjects.ErrForeign) {
+			c.violation(Unexplained, m, "%v", err)
+		}
+		return // put by hand, and for agents to leave alone
+	}
+	h := c.host(name)
+	want := h.generation + 1
+	if h.report != nil {
+		want = max(want, h.report.Generation+1)
+	}
+	if have := change.Desired.Generation; have != want {
+		c.violation(Generations, m, "%s gets generation %d, want %d", name, have, want)
+	}
+	h.generation = change.Desired.Generation
+	if change.Actor == "" || change.Reason.Code == "" {
+		c.violation(Unexplained, m, "%s is told without actor or reason: %q, %q", name, change.Actor, change.Reason.Code)
+	}
+	if change.Decommissioned {
+		h.report, h.values, h.told = nil, nil, make(map[rollout.Name]rollout.Told)
+		for _, r := range c.rollouts {
+			delete(r.told, name)
+		}
+		return
+	}
+	if c.stopped {
+		c.violation(AfterStop, m, "%s is told while everything is stopped", name)
+	}
+	c.oneChange(name, h, change, m)
+	before := h.told[change.Variable]
+	h.values, h.told = change.Desired.Values, change.Desired.Told
+	switch change.Reason.Code {
+	case rollout.ByRamp, rollout.ByCatchUp, rollout.ByLayer:
+		c.tell(name, change, before, m)
+	}
+}
+
+// oneChange finds changes beyond the one that the message names. A host's
+// first document, and one put back, name none.
+func (c *Checker) oneChange(name rollout.Host, h *seenHost, change *subjects.Change, m bus.Msg) {
+	if h.values == nil || change.Reason.Code == rollout.ByRestore {
+		return
+	}
+	for v := range h.values {
+		if _, ok := change.Desired.Values[v]; !ok {
+			c.violation(OneChange, m, "%s loses %s", name, v)
+		}
+	}
+	for v, value := range change.Desired.Values {
+		if v != change.Variable && value != h.values[v] {
+			c.violation(OneChange, m, "%s is told %s beside %s", name, v, change.Variable)
+		}
+	}
+}
+
+// tell checks a change that a rollout is behind.
+func (c *Checker) tell(name rollout.Host, change *subjects.Change, before rollout.Told, m bus.Msg) {
+	r := c.rollouts[change.Rollout]
+	if r == nil || r.record == nil {
+		c.violation(Unexplained, m, "%s is told by rollout %q, which isn't there", name, change.Rollout)
+		return
+	}
+	if s := r.record.State; s != rollout.StateRunning && s != rollout.StateCompleted {
+		c.violation(NotRunning, m, "%s is told by %s, which is %s", name, r.id, s)
+	}
+	if r.abort > r.record.Acknowledged {
+		c.violation(AfterAbort, m, "%s is told by %s after its abort %d", name, r.id, r.abort)
+	}
+	if r.told[name] {
+		c.violation(ToldTwice, m, "%s is told by %s again", name, r.id)
+	}
+	if last := c.rollouts[before.Rollout]; last != nil && last.record != nil && last.record.Created.After(r.record.Created) {
+		c.violation(TakenBack, m, "%s is told by %s, and was told by the newer %s before", name, r.id, last.id)
+	}
+	if !change.Desired.Values[change.Variable].Matches(r.record.Spec.To) {
+		c.violation(Unexplained, m, "%s is told %s by %s, which moves it to %s", name, change.Desired.Values[change.Variable], r.id, r.record.Spec.To)
+	}
+	r.told[name] = true
+	t := c.tally(r, m.Time)
+	g := t.groups[c.group(r, name)]
+	if g == nil {
+		c.violation(OverTarget, m, "%s is told by %s, which doesn't select it", name, r.id)
+		return
+	}
+	if g.told+g.had > g.target {
+		c.violation(OverTarget, m, "%s has told %d of role %s and %d had the value, the target is %d of %d", r.id, g.told, g.role, g.had, g.target, g.n)
+	}
+	c.flight(r, g.role, t, m)
+	r.times = append(r.times, m.Time)
+	r.most = max(r.most, t.target)
+	c.pace(r, m)
+	r.early = append(r.early, m.Sequence)
+}
+
+func (c *Checker) flight(r *seenRollout, role rollout.Word, t tally, m bus.Msg) {
+	limit := func(p, otherwise rollout.Percent, n int) int {
+		return max(1, int(float64(cmp.Or(p, otherwise))/100*float64(n)+1e-9))
+	}
+	in := r.record.Spec.InFlight
+	if most := limit(in.Max, rollout.DefaultInFlight, t.n); t.flight > most {
+		c.violation(OverFlight, m, "%s has %d of %d hosts in flight, the limit is %d", r.id, t.flight, t.n, most)
+	}
+	x := t.roles[role]
+	if most := limit(in.PerRole, rollout.DefaultInFlightPerRole, x.n); x.flight > most {
+		c.violation(OverFlight, m, "%s has %d of role %s in flight, the limit is %d", r.id, x.flight, role, most)
+	}
+}
+
+// pace checks every window that ends with the newest tell.
+func (c *Checker) pace(r *seenRollout, m bus.Msg) {
+	slope := float64(r.most) / float64(r.record.Spec.Ramp.Over)
+	last := len(r.times) - 1
+	for i := last - 1; i >= 0; i-- {
+		window := r.times[last].Sub(r.times[i])
+		if n := last - i + 1; float64(n) > 2*slope*float64(window)+slack {
+			c.violation(TooFast, m, "%s told %d hosts in %s, and its ramp tells %.1f", r.id, n, window, slope*float64(window))
+			return
+		}
+	}
+}
+
+func (c *Checker) progress(r *seenRollout, m bus.Msg) {
+	p, err := subjects.Decode[rollout.Progress](m.Data)
+	if err != nil || m.Header.Get(subjects.HeaderTime) == "" {
+		return // put by hand
+	}
+	ran := p.Elapsed - r.progress.Elapsed
+	switch {
+	case r.at.IsZero():
+	case r.progress.Running && ran > m.Time.Sub(r.at)+time.Millisecond:
+		c.violation(Clock, m, "the clock of %s went on by %s in %s", r.id, ran, m.Time.Sub(r.at))
+	case !r.progress.Running && ran > time.Millisecond:
+		c.violation(Clock, m, "the clock of %s went on by %s while it was stopped", r.id, ran)
+	}
+	r.progress, r.at = *p, m.Time
+	if len(r.early) > 0 && r.record != nil {
+		t := c.tally(r, m.Time)
+		for _, key := range t.keys {
+			g := t.groups[key]
+			if early := float64(g.told) - (float64(g.line)*r.share(p.Elapsed) + 1); early > 1e-9 && g.told > 0 && r.record.State == rollout.StateRunning && g.line > 0 && c.toldSince(r, g, m) {
+				c.violation(OffLine, m, "%s has told %d of role %s at %.2f%% of %d", r.id, g.told, g.role, 100*r.share(p.Elapsed), g.line)
+			}
+		}
+	}
+	r.early = nil
+}
+
+// toldSince says whether one of the group's hosts was told in the batch that
+// the progress ends: a target that falls later makes nobody early.
+func (c *Checker) toldSince(r *seenRollout, g *groupTally, m bus.Msg) bool {
+	for _, name := range g.hosts {
+		if t := c.hosts[name].told[r.record.Spec.Variable]; t.Rollout == r.id && len(r.early) > 0 && t.Time.Equal(r.batchTime(m)) {
+			return true
+		}
+	}
+	return false
+}
+
+// batchTime is when the batch that ends with m was decided.
+func (r *seenRollout) batchTime(m bus.Msg) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, m.Header.Get(subjects.HeaderTime))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+func (r *seenRollout) share(elapsed time.Duration) float64 {
+	return math.Min(1, float64(elapsed)/float64(r.record.Spec.Ramp.Over))
+}
+
+// line compares a watched rollout with its straight line.
+func (c *Checker) line(id rollout.ID, w watch, now time.Time) {
+	r := c.rollouts[id]
+	if r == nil || r.record == nil || r.record.State != rollout.StateRunning || !r.progress.Running {
+		return
+	}
+	clock := r.progress.Elapsed
+	if c.led.Holder != "" {
+		led := c.led.Led + min(now.Sub(c.ledAt), 2*c.Renew)
+		clock += max(0, led-r.progress.Led)
+	}
+	share := r.share(clock)
+	t := c.tally(r, now)
+	off := 0.0
+	for _, key := range t.keys {
+		g := t.groups[key]
+		d := float64(g.told) - float64(g.line)*share
+		off += d
+		if w.role > 0 && math.Abs(d) > w.role+1e-6 {
+			c.violation(OffLine, bus.Msg{Time: now}, "role %s of %s is %+.2f hosts off its line (told %d, target %d, at %.2f%%)", g.role, id, d, g.told, g.target, 100*share)
+		}
+	}
+	if math.Abs(off) > w.fleet+1e-6 {
+		c.violation(OffLine, bus.Msg{Time: now}, "%s is %+.2f hosts off its line at %.2f%%", id, off, 100*share)
+	}
+}
+
+// tally counts a rollout's hosts.
+type tally struct {
+	n, target, flight int
+	roles             map[rollout.Word]*roleTally
+	groups            map[groupKey]*groupTally
+	keys              []groupKey // sorted
+}
+
+type roleTally struct{ n, flight int }
+
+type groupKey struct {
+	role  rollout.Word
+	limit int // -1: none matches
+}
+
+type groupTally struct {
+	role                       rollout.Word
+	n, target, line, told, had int
+	hosts                      []rollout.Host
+}
+
+func (c *Checker) group(r *seenRollout, name rollout.Host) groupKey {
+	h := c.host(name)
+	if h.report == nil {
+		return groupKey{}
+	}
+	key := groupKey{h.report.Role, -1}
+	for i, w := range r.limits {
+		if ok, err := w.Selects(name, h.report.Role, h.report.Labels); err == nil && ok {
+			key.limit = i
+			break
+		}
+	}
+	return key
+}
+
+// weekOff is when an unseen host certainly no longer counts.
+const weekOff = 8 * 24 * time.Hour
+
+func (c *Checker) tally(r *seenRollout, now time.Time) tally {
+	t := tally{roles: make(map[rollout.Word]*roleTally), groups: make(map[groupKey]*groupTally)}
+	variable := r.record.Spec.Variable
+	for name, h := range c.hosts {
+		if h.report == nil || !h.unseen.IsZero() && now.Sub(h.unseen) > weekOff {
+			continue
+		}
+		if ok, err := r.where.Selects(name, h.report.Role, h.report.Labels); err != nil || !ok {
+			continue
+		}
+		key := c.group(r, name)
+		g, x := t.groups[key], t.roles[key.role]
+		if x == nil {
+			x = new(roleTally)
+			t.roles[key.role] = x
+		}
+		if g == nil {
+			g = &groupTally{role: key.role}
+			t.groups[key] = g
+			t.keys = append(t.keys, key)
+		}
+		t.n++
+		x.n++
+		g.n++
+		g.hosts = append(g.hosts, name)
+		told, ok := h.told[variable]
+		value := h.values[variable]
+		other := c.rollouts[told.Rollout]
+		switch {
+		case ok && told.Rollout == r.id:
+			g.told++
+			// It may have been off for nearly a week, and have been dropped already.
+			if doubtful := !h.unseen.IsZero() && now.Sub(h.unseen) > weekOff-2*24*time.Hour; !doubtful && !h.confirmed(variable, value, told) {
+				t.flight++
+				x.flight++
+			}
+		case ok && value.Matches(r.record.Spec.To),
+			ok && other != nil && other.record != nil && other.record.Created.After(r.record.Created):
+			g.had++
+		}
+	}
+	for key, g := range t.groups {
+		g.target = target(g.n, r.record.Spec, key.limit)
+		g.line = max(0, g.target-g.had)
+		t.target += g.target
+	}
+	slices.SortFunc(t.keys, func(a, b groupKey) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.limit, b.limit)) })
+	return t
+}
+
+func (h *seenHost) confirmed(variable rollout.Name, value rollout.Value, told rollout.Told) bool {
+	return h.report.Generation >= told.Generation && (told.File || value.Matches(h.report.Actual[variable]))
+}
+
+// target is how many of n hosts a rollout is to change: design.md §6.
+func target(n int, spec rollout.Spec, limit int) int {
+	percent := float64(cmp.Or(spec.Ramp.Percent, 100))
+	least, most := 0, n
+	if limit >= 0 {
+		l := spec.Limits[limit]
+		percent = cmp.Or(float64(l.Percent), percent)
+		least = l.AtLeast
+		if l.AtMost != nil {
+			most = *l.AtMost
+		}
+	}
+	return min(n, max(least, min(most, int(math.Round(percent*float64(n)/100)))))
+}
+
+// describe gives a value for a trace.
+func describe(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}

@@ -1,0 +1,419 @@
+package fleettest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server/ats"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/scheduler"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// Operator is who asks for things in a fleet.
+const Operator rollout.ID = "alice"
+
+// Options of a fleet. The zero Options suit two weeks of 300 light hosts.
+type Options struct {
+	// Seed is where the fleet's chance comes from: hosts' jitter, the echoes'
+	// faults, the salts of rollouts. Everything but what happens at the very
+	// same instant is the same with the same seed.
+	Seed uint64
+	// Heartbeat of hosts, default 6 h; Reread is how often they read their
+	// document, default 12 h. Both are jittered.
+	Heartbeat, Reread time.Duration
+	// Renew and Lease are the scheduler's, default 30 min and 90 min.
+	Renew, Lease time.Duration
+	// Confirm is how long a host takes to enact, default 10 min. A light
+	// host takes half as long to half again as long.
+	Confirm time.Duration
+	// Agents says that hosts run the real agent, with one connection each.
+	Agents bool
+	// Consume says that the scheduler reads streams by bus.Consume, as in
+	// production. It costs several real seconds a simulated day.
+	Consume bool
+	// Logger is the scheduler's; default: discards.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	o.Heartbeat = cmp.Or(o.Heartbeat, 6*time.Hour)
+	o.Reread = cmp.Or(o.Reread, 12*time.Hour)
+	o.Renew = cmp.Or(o.Renew, 30*time.Minute)
+	o.Lease = cmp.Or(o.Lease, 3*o.Renew)
+	o.Confirm = cmp.Or(o.Confirm, 10*time.Minute)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Fleet is a broker, a scheduler, hosts and an operator, in simulated time. Its
+// methods are for the goroutine of the test.
+type Fleet struct {
+	T       *testing.T
+	Options Options
+	Random  *rand.Rand
+
+	dir     string
+	broker  *embedded
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	client  *control.Client
+	sources *sources
+	echoes  *link // of the light hosts
+	faults  Faults
+	model   *model
+	reals   map[rollout.Host]*real
+	bucket  *recording
+	reports *recording
+	audit   *recording
+	schedulers
+	Checker *Checker
+}
+
+// Run makes a fleet and gives it to f, inside a bubble of simulated time that
+// begins at midnight UTC on 1 January 2000. What the fleet did is checked once
+// more at the end. Tests that call Run can't be parallel.
+func Run(t *testing.T, o Options, f func(*Fleet)) {
+	t.Helper()
+	// The client library keeps timers in a global pool, and one of another
+	// bubble can't be used in this one. Two collections empty the pool.
+	runtime.GC()
+	runtime.GC()
+	// The server's clock for caches ticks in real time, outside of the bubble.
+	ats.Register()
+	defer ats.Unregister()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		fleet := start(t, dir, o.withDefaults())
+		defer fleet.close()
+		f(fleet)
+		if !t.Failed() {
+			fleet.CheckAudit()
+		}
+	})
+}
+
+func start(t *testing.T, dir string, o Options) *Fleet {
+	t.Helper()
+	f := &Fleet{
+		T: t, Options: o, dir: dir, broker: &embedded{dir: filepath.Join(dir, "broker")},
+		Random: rand.New(rand.NewPCG(o.Seed, 3)), reals: make(map[rollout.Host]*real), Checker: NewChecker(),
+	}
+	f.Checker.Renew = o.Renew
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			f.close()
+			t.Fatalf("starting the fleet: %v", err)
+		}
+	}
+	var err error
+	must(f.broker.up())
+	// The operator and the observer share a connection without faults.
+	f.nc, err = bus.Connect(bus.ConnectOptions{InProcess: newLink(f.broker, o.Seed), Name: "operator", PingInterval: seldom})
+	must(err)
+	f.js, err = jetstream.New(f.nc)
+	must(err)
+	ctx := t.Context()
+	f.sources, err = newSources(ctx, f.js)
+	must(err)
+	must(f.sources.sleep(ctx))
+	must(f.sow(ctx))
+	f.client, err = control.NewClient(f.nc, Operator)
+	must(err)
+	f.bucket, err = record(ctx, f.js, subjects.Stream)
+	must(err)
+	f.reports, err = record(ctx, f.js, subjects.HostsStream)
+	must(err)
+	f.audit, err = record(ctx, f.js, subjects.AuditStream)
+	must(err)
+	f.echoes = newLink(f.broker, o.Seed)
+	f.model, err = newModel(o, f.echoes, func(err error) { t.Errorf("light hosts: %v", err) })
+	must(err)
+	return f
+}
+
+// sow gives the bucket a seed for rollouts' salts, which the first scheduler
+// would draw, so that a script always tells the same hosts.
+func (f *Fleet) sow(ctx context.Context) error {
+	body, err := subjects.Encode(subjects.Leader{Seed: fmt.Sprintf("fleettest %d", f.Options.Seed)})
+	if err != nil {
+		return err
+	}
+	_, err = bus.Put(ctx, f.js, bus.Message{Subject: subjects.KindLeader.Subject(""), Data: body})
+	return err
+}
+
+// close ends everything: the bubble outlives none of it.
+func (f *Fleet) close() {
+	f.SchedulerDown()
+	for _, r := range f.reals {
+		r.off()
+	}
+	if f.model != nil {
+		f.model.close()
+	}
+	for _, r := range []*recording{f.bucket, f.reports, f.audit} {
+		if r != nil {
+			r.close()
+		}
+	}
+	if f.nc != nil {
+		f.nc.Close()
+	}
+	f.broker.down()
+}
+
+// schedulers is the running scheduler, if there is one.
+type schedulers struct {
+	link *link
+	nc   *nats.Conn
+	stop context.CancelFunc
+	done chan error
+	led  chan struct{} // closed when it first leads
+}
+
+// SchedulerUp starts a scheduler and waits until it leads, which after a kill
+// takes a whole lease.
+func (f *Fleet) SchedulerUp() {
+	f.T.Helper()
+	if f.stop != nil {
+		f.T.Fatal("the scheduler is up already")
+	}
+	// It waits at its start until the audit log has everything.
+	f.awaitAudit()
+	f.link = newLink(f.broker, f.Options.Seed)
+	nc, err := bus.Connect(bus.ConnectOptions{InProcess: f.link, Name: "scheduler", PingInterval: seldom})
+	if err != nil {
+		f.T.Fatalf("scheduler: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f.nc2(nc, cancel)
+	o := scheduler.Options{
+		Conn: nc, Logger: f.Options.Logger, Name: "fleettest", Version: "1.0.0",
+		Heartbeat: f.Options.Heartbeat, Renew: f.Options.Renew, Lease: f.Options.Lease,
+	}
+	if !f.Options.Consume {
+		o.Consume = consume
+	}
+	led := sync.OnceFunc(func() { close(f.led) })
+	o.Ready = func(leading bool) {
+		if leading {
+			led()
+		}
+	}
+	done := f.done
+	go func() { done <- scheduler.Run(ctx, o) }()
+	select {
+	case <-f.led:
+	case err := <-f.done:
+		f.done <- err
+		f.T.Fatalf("scheduler: it ended: %v", err)
+	case <-time.After(3 * f.Options.Lease):
+		f.T.Fatal("the scheduler doesn't lead")
+	}
+}
+
+func (f *Fleet) nc2(nc *nats.Conn, stop context.CancelFunc) {
+	f.schedulers.nc, f.stop = nc, stop
+	f.done, f.led = make(chan error, 1), make(chan struct{})
+}
+
+// SchedulerDown stops the scheduler as SIGTERM does: it gives the lease back.
+func (f *Fleet) SchedulerDown() {
+	if f.stop == nil {
+		return
+	}
+	f.stop()
+	if err := <-f.done; err != nil {
+		f.T.Errorf("scheduler: %v", err)
+	}
+	f.schedulers.nc.Close()
+	f.schedulers = schedulers{}
+}
+
+// SchedulerKill ends the scheduler as kill -9 does: whatever it is doing,
+// nothing that it says any more arrives.
+func (f *Fleet) SchedulerKill() {
+	if f.stop == nil {
+		return
+	}
+	f.link.setCut(true)
+	f.stop()
+	<-f.done // whatever it made of that
+	f.schedulers.nc.Close()
+	f.schedulers = schedulers{}
+}
+
+// SchedulerKillInStep kills the scheduler while it writes its next step: the
+// broker gets nothing of that, a part, or all of it, and its answer is lost. It
+// says whether there was a step before so long had passed.
+func (f *Fleet) SchedulerKillInStep(within time.Duration) bool {
+	f.T.Helper()
+	if f.stop == nil {
+		f.T.Fatal("the scheduler is down")
+	}
+	cut := f.link.cutInStep()
+	select {
+	case <-cut:
+		f.SchedulerKill()
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+// BrokerDown stops the broker, BrokerUp starts it on what it has stored.
+func (f *Fleet) BrokerDown() { f.broker.down() }
+
+// BrokerUp starts the broker and waits until the operator's connection stands.
+func (f *Fleet) BrokerUp() {
+	f.T.Helper()
+	if err := f.broker.up(); err != nil {
+		f.T.Fatal(err)
+	}
+	for range 1000 {
+		if f.nc.IsConnected() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	f.T.Fatal("nobody comes back to the broker")
+}
+
+// AddHost switches a new host on. It runs what actual says.
+func (f *Fleet) AddHost(name rollout.Host, role rollout.Word, labels map[rollout.Word]rollout.Word, actual rollout.Document) {
+	if !f.Options.Agents {
+		f.model.add(name, role, labels, actual)
+		return
+	}
+	l := newLink(f.broker, f.Options.Seed+uint64(len(f.reals)))
+	l.setFaults(f.faults)
+	f.reals[name] = newReal(f.Options, l, filepath.Join(f.dir, "hosts"), name, role, labels, actual, func(err error) { f.T.Error(err) })
+}
+
+// Cut cuts a host off from the broker, or mends that.
+func (f *Fleet) Cut(name rollout.Host, cut bool) error {
+	if r := f.reals[name]; r != nil {
+		r.link.setCut(cut)
+	} else if !f.model.setCut(name, cut) {
+		return fmt.Errorf("there is no host %s", name)
+	}
+	return nil
+}
+
+// Hang makes a host's enactors hang from now on, or lets them go on.
+func (f *Fleet) Hang(name rollout.Host, hang bool) error {
+	if r := f.reals[name]; r != nil {
+		r.setHung(hang)
+	} else if !f.model.setHung(name, hang) {
+		return fmt.Errorf("there is no host %s", name)
+	}
+	return nil
+}
+
+// SwitchOff takes a host's machine away at once; SwitchOn brings it back.
+func (f *Fleet) SwitchOff(name rollout.Host) error {
+	if r := f.reals[name]; r != nil {
+		r.off()
+	} else if !f.model.switchOff(name) {
+		return fmt.Errorf("there is no host %s", name)
+	}
+	f.Checker.Unseen(name, time.Now())
+	return nil
+}
+
+// SwitchOn brings a host back that was switched off, with its disk.
+func (f *Fleet) SwitchOn(name rollout.Host) error {
+	f.Checker.Seen(name)
+	if r := f.reals[name]; r != nil {
+		r.on()
+	} else if !f.model.switchOn(name) {
+		return fmt.Errorf("there is no host %s", name)
+	}
+	return nil
+}
+
+// Echoes sets the faults of the way to all hosts.
+func (f *Fleet) Echoes(x Faults) {
+	f.faults = x
+	f.echoes.setFaults(x)
+	for _, r := range f.reals {
+		r.link.setFaults(x)
+	}
+}
+
+// Call makes a request of the operator's.
+func (f *Fleet) Call(verb control.Verb, request, response any) error {
+	return f.client.Call(f.T.Context(), verb, request, response)
+}
+
+// Put writes a key by hand, as `nats kv put` does, and returns its sequence.
+func (f *Fleet) Put(kind subjects.Kind, name, value string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(f.T.Context(), time.Minute)
+	defer cancel()
+	return bus.Put(ctx, f.js, bus.Message{Subject: kind.Subject(name), Data: []byte(value)})
+}
+
+// Actual lists what the machines that are on run of a variable.
+func (f *Fleet) Actual(variable rollout.Name) map[rollout.Host]string {
+	out := f.model.actual(variable)
+	for name, r := range f.reals {
+		if r.stop != nil {
+			out[name] = r.actual()[variable]
+		}
+	}
+	return out
+}
+
+// Check checks what has been written so far. It returns what is wrong, which
+// stays so: a violation is reported once.
+func (f *Fleet) Check() []Violation {
+	synctest.Wait() // until all that is under way has arrived
+	return f.Checker.Take(f.bucket.since(&f.bucket.taken), f.reports.since(&f.reports.taken), time.Now())
+}
+
+// CheckAudit checks, beyond what Check does, that the audit log has every
+// change once.
+func (f *Fleet) CheckAudit() []Violation {
+	f.T.Helper()
+	f.awaitAudit()
+	v := f.Check()
+	return append(v, f.Checker.TakeAudit(f.audit.since(&f.audit.taken))...)
+}
+
+// awaitAudit lets the audit log catch up.
+func (f *Fleet) awaitAudit() {
+	f.T.Helper()
+	ctx := f.T.Context()
+	if err := f.sources.wake(ctx); err != nil {
+		f.T.Fatal(err)
+	}
+	synctest.Wait()
+	want := f.bucket.lastAudited()
+	for end := time.Now().Add(5 * time.Minute); f.audit.origin() < want; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.T.Fatalf("the audit log has come to %d of %d", f.audit.origin(), want)
+		}
+	}
+	if err := f.sources.sleep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		f.T.Fatal(err)
+	}
+}

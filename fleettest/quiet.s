@@ -1,0 +1,2 @@
+// This file is empty so that functions without a body, which are linked by
+// name, may be declared.

@@ -1,0 +1,278 @@
+package fleettest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/rollout"
+)
+
+// RunScript runs a script, once for each of its seeds, and compares its trace
+// with the file of the same name that ends in .golden, if it has `trace`. With
+// update that file is written instead.
+func RunScript(t *testing.T, path string, update bool) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, head, err := parseScript(string(text))
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	for seed := range head.seeds {
+		t.Run(fmt.Sprintf("seed%d", seed+1), func(t *testing.T) {
+			o := head.options
+			o.Seed = uint64(seed) + 1
+			var out bytes.Buffer
+			Run(t, o, func(f *Fleet) {
+				s := &script{Fleet: f, path: filepath.Base(path), types: make(map[rollout.Name]rollout.Type)}
+				s.trace.on = head.trace
+				s.trace.out = &out
+				s.run(lines)
+			})
+			if head.trace && !t.Failed() {
+				golden(t, strings.TrimSuffix(path, ".txt")+".golden", out.Bytes(), update)
+			}
+		})
+	}
+}
+
+func golden(t *testing.T, path string, have []byte, update bool) {
+	t.Helper()
+	if update {
+		if err := os.WriteFile(path, have, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v: write it with -update", err)
+	}
+	if bytes.Equal(have, want) {
+		return
+	}
+	h, w := strings.Split(string(have), "\n"), strings.Split(string(want), "\n")
+	for i := range max(len(h), len(w)) {
+		if a, b := at(h, i), at(w, i); a != b {
+			t.Errorf("%s:%d: the trace has\n  %s\nand the file\n  %s\n(-update writes it anew)", path, i+1, a, b)
+			return
+		}
+	}
+}
+
+func at(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(nothing)"
+}
+
+// header is what a script says before its first command.
+type header struct {
+	options Options
+	seeds   int
+	trace   bool
+}
+
+// line is one command of a script, with the lines of its block if it has one.
+type line struct {
+	number int
+	text   string
+	words  []string
+	block  []line
+}
+
+// parseScript reads a script: its header, and its commands.
+func parseScript(text string) ([]line, header, error) {
+	head := header{seeds: 1}
+	var stack [][]line
+	var all []line
+	for i, text := range strings.Split(text, "\n") {
+		fail := func(err error) ([]line, header, error) {
+			return nil, head, fmt.Errorf("line %d: %s: %w", i+1, strings.TrimSpace(text), err)
+		}
+		words, err := split(text)
+		if err != nil {
+			return fail(err)
+		}
+		if len(words) == 0 {
+			continue
+		}
+		l := line{number: i + 1, text: strings.TrimSpace(text), words: words}
+		switch words[0] {
+		case "fleet":
+			if len(all) > 0 || len(stack) > 0 {
+				return fail(errors.New("the fleet is described before the first command"))
+			}
+			if err := head.fleet(words[1:]); err != nil {
+				return fail(err)
+			}
+		case "repeat":
+			all = append(all, l)
+			stack = append(stack, all)
+			all = nil
+		case "end":
+			if len(stack) == 0 {
+				return fail(errors.New("there is no repeat"))
+			}
+			block := all
+			all = stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			all[len(all)-1].block = block
+		default:
+			if commands[words[0]] == nil {
+				return fail(errors.New("no such command"))
+			}
+			all = append(all, l)
+		}
+	}
+	if len(stack) > 0 {
+		return nil, head, errors.New("a repeat has no end")
+	}
+	return all, head, nil
+}
+
+// fleet reads the words of `fleet`.
+func (h *header) fleet(words []string) error {
+	durations := map[string]*time.Duration{
+		"heartbeat": &h.options.Heartbeat, "reread": &h.options.Reread, "renew": &h.options.Renew,
+		"lease": &h.options.Lease, "confirm": &h.options.Confirm,
+	}
+	for _, w := range words {
+		key, value, _ := strings.Cut(w, "=")
+		var err error
+		switch d := durations[key]; {
+		case d != nil:
+			*d, err = duration(value)
+		case w == "agents":
+			h.options.Agents = true
+		case w == "consume":
+			h.options.Consume = true
+		case w == "trace":
+			h.trace = true
+		case key == "seeds":
+			h.seeds, err = strconv.Atoi(value)
+		default:
+			err = fmt.Errorf("%q says nothing of a fleet", w)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// split splits a line into words. Within double quotes a space splits nothing;
+// # begins a comment.
+func split(text string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	in, quoted := false, false
+	flush := func() {
+		if in {
+			words = append(words, word.String())
+			word.Reset()
+			in = false
+		}
+	}
+	for _, c := range text {
+		switch {
+		case c == '"':
+			quoted, in = !quoted, true
+		case quoted:
+			word.WriteRune(c)
+		case c == '#':
+			flush()
+			return words, nil
+		case c == ' ' || c == '\t' || c == '\r':
+			flush()
+		default:
+			in = true
+			word.WriteRune(c)
+		}
+	}
+	if quoted {
+		return nil, errors.New(`a " is missing`)
+	}
+	flush()
+	return words, nil
+}
+
+func duration(s string) (time.Duration, error) {
+	d, err := rollout.ParseDuration(s)
+	return time.Duration(d), err
+}
+
+// script is a script that runs.
+type script struct {
+	*Fleet
+	path  string
+	line  int
+	types map[rollout.Name]rollout.Type
+	hosts int // so many were named
+	tells map[rollout.ID]int
+	trace tracer
+}
+
+func (s *script) run(lines []line) {
+	s.T.Helper()
+	for _, l := range lines {
+		s.line = l.number
+		if l.words[0] == "repeat" {
+			n, err := strconv.Atoi(at(l.words, 1))
+			if err != nil {
+				s.T.Fatalf("%s:%d: %s: %v", s.path, l.number, l.text, err)
+			}
+			for range n {
+				s.run(l.block)
+			}
+			continue
+		}
+		s.trace.command(l.text)
+		err := commands[l.words[0]](s, l.words[1:])
+		s.check()
+		if err != nil {
+			s.T.Fatalf("%s:%d (%s): %s: %v", s.path, l.number, since(time.Now()), l.text, err)
+		}
+		if s.T.Failed() {
+			s.T.FailNow()
+		}
+	}
+}
+
+// check checks and traces what was written up to now.
+func (s *script) check() {
+	s.T.Helper()
+	from := s.bucket.taken
+	s.fault(s.Check())
+	s.trace.records(s.bucket.between(from, s.bucket.taken))
+}
+
+func (s *script) fault(all []Violation) {
+	s.T.Helper()
+	for i, v := range all {
+		if i == 5 {
+			s.T.Errorf("%s:%d: and %d more violations", s.path, s.line, len(all)-i)
+			return
+		}
+		s.T.Errorf("%s:%d (%s): %s", s.path, s.line, since(time.Now()), v)
+	}
+}
+
+// began is when simulated time begins.
+var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// since gives a time as days, hours and minutes of simulated time.
+func since(t time.Time) string {
+	m := int(t.Sub(began) / time.Minute)
+	return fmt.Sprintf("%dd%02d:%02d", m/(24*60), m/60%24, m%60)
+}
