@@ -34,6 +34,9 @@ const (
 	setupPause     = 2 * time.Second // between attempts to reach an external broker
 	setupAttempt   = 10 * time.Second
 	connectionTime = time.Second // to close a connection
+
+	// readyTimeout is what a healthy broker needs at the very most to answer.
+	readyTimeout = 2 * time.Second
 )
 
 // daemon is what runs in one process.
@@ -297,6 +300,8 @@ func (d *daemon) ready(ctx context.Context, js jetstream.JetStream) error {
 	default:
 		return errors.New("the streams aren't set up")
 	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
 	_, err := bus.LastSequence(ctx, js, subjects.Stream)
 	return err
 }

@@ -64,8 +64,8 @@ const (
 // picture draws the scene into so many columns and rows.
 func (s *scene) picture(width, height int) *canvas {
 	roles := 0
-	if left := height - headRows - statusRows - footRows - len(s.roles) - 1; left >= minChart && width >= minWidth {
-		roles = len(s.roles) + 1
+	if left := height - headRows - statusRows - footRows - len(s.roles) - 2; left >= minChart && width >= minWidth {
+		roles = len(s.roles) + 2 // with a blank row above and below
 	}
 	chart := min(height-headRows-statusRows-footRows-roles, mostChart)
 	c := newCanvas(width, min(height, headRows+max(0, chart)+roles+statusRows+footRows))
@@ -83,7 +83,7 @@ func (s *scene) picture(width, height int) *canvas {
 		y += chart
 	}
 	if roles > 0 {
-		s.drawRoles(area{c, 0, y, width, roles})
+		s.drawRoles(area{c, 0, y + 1, width, roles - 2})
 		y += roles
 	}
 	s.drawStatus(area{c, 0, y, width, statusRows})
@@ -283,14 +283,15 @@ func (s *scene) drawStatus(a area) {
 	x = a.x + 1
 	number := func(name string, n int, st style) {
 		x = a.c.text(x, a.y+1, name+" ", dimStyle)
-		x = a.c.text(x, a.y+1, fmt.Sprintf("%-5d", n), st)
+		x = a.c.text(x, a.y+1, fmt.Sprintf("%-5d ", n), st)
 	}
 	number("planned", v.Planned, plainStyle)
 	number("told", v.Told, boldStyle)
 	number("confirmed", v.Confirmed, confirmedLine)
 	number("failed", v.Failed, failedStyle(v.Failed))
-	number("in flight", v.InFlight, toldStyle)
-	a.c.text(x-1, a.y+1, fmt.Sprintf(" of at most %d", v.Limit), dimStyle)
+	x = a.c.text(x, a.y+1, "in flight ", dimStyle)
+	x = a.c.text(x, a.y+1, strconv.Itoa(v.InFlight), toldStyle)
+	a.c.text(x, a.y+1, fmt.Sprintf(" of at most %d", v.Limit), dimStyle)
 
 	n := s.newest().changed
 	left, right := fmt.Sprintf("%s %d", s.to, n), fmt.Sprintf("%d %s", s.hosts-n, s.from)

@@ -44,7 +44,7 @@ func TestPicture(t *testing.T) {
 		"Tsunami  docker_version 1.10.3 → 1.12.3, 40 hosts in 2 roles, over 40 s",
 		"┄┄ planned  ── told  ── confirmed", "█ 1.10.3 on 30 hosts   █ 1.12.3 on 10",
 		"accesspoint ■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■ 8 of 30, 7 in flight", "ads ■■■■■■■■■■ 2 of 10, 3 in flight, 1 failed",
-		"▶ moving, 20 s to go", "planned 20   told 20   confirmed 10   failed 0    in flight 10   of at most 12",
+		"▶ moving, 20 s to go", "planned 20    told 20    confirmed 10    failed 0     in flight 10 of at most 12",
 		"the long footer", "   40 ┤", "   20 ┤", "    0 ┤", "0 s", "40 s",
 	} {
 		if !strings.Contains(got, want) {

@@ -47,6 +47,9 @@ type screen struct {
 	entered bool
 }
 
+// wholePicture is how many rows the picture of the largest demo has.
+const wholePicture = 40
+
 func (s *screen) size() (width, height int) {
 	width, height, err := term.GetSize(int(s.file.Fd()))
 	if err != nil || width <= 0 || height <= 0 {
@@ -93,7 +96,7 @@ func (s *screen) finish(sc *scene) {
 	if len(sc.samples) > 0 {
 		width, height := s.size()
 		sc.footers = nil
-		s.write(strings.Join(sc.picture(width, max(height, 36)).lines(), "\r\n") + "\r\n")
+		s.write(strings.Join(sc.picture(width, max(height, wholePicture)).lines(), "\r\n") + "\r\n")
 	}
 }
 
