@@ -104,6 +104,7 @@ func addHosts(s *script, words []string) error {
 		labels := map[rollout.Word]rollout.Word{"zone": rollout.Word(fmt.Sprintf("z%d", i/len(roles)%zones+1))}
 		s.AddHost(rollout.Host(fmt.Sprintf("h%d", s.hosts)), role, labels, actual)
 	}
+	time.Sleep(time.Minute) // until they are known
 	return nil
 }
 

@@ -59,7 +59,7 @@ type feed struct {
 // begin makes a consumer that goes on after the last message yielded.
 func (c *consumption) begin(ctx context.Context) (*feed, error) {
 	nc := c.js.Conn()
-	inbox := nc.NewRespInbox()
+	inbox := nc.NewInbox()
 	f := &feed{messages: make(chan *nats.Msg, 1<<14)}
 	var err error
 	if f.sub, err = nc.ChanSubscribe(inbox, f.messages); err != nil {
