@@ -185,7 +185,8 @@ type PlanRequest struct {
 	ID      rollout.ID    `json:"id,omitempty"`
 	Rollout *rollout.Spec `json:"rollout,omitempty"`
 	// First and Last bound how many hosts come back from either end; both 0
-	// asks for all, of which at most 20,000 are sent.
+	// asks for all, of which at most 20,000 are sent: an answer of several
+	// messages' length, which Client takes in parts.
 	First int `json:"first,omitempty"`
 	Last  int `json:"last,omitempty"`
 }

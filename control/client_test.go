@@ -91,7 +91,9 @@ func tell(t *testing.T, js jetstream.JetStream, c subjects.Change) {
 // history writes one record of each kind, and returns how many.
 func history(t *testing.T, js jetstream.JetStream, then time.Time) uint64 {
 	t.Helper()
-	told := func(id rollout.ID, gen uint64) rollout.Told { return rollout.Told{Rollout: id, Generation: gen, Time: then} }
+	told := func(id rollout.ID, gen uint64) rollout.Told {
+		return rollout.Told{Rollout: id, Generation: gen, Time: then}
+	}
 	reason, err := json.Marshal(rollout.Reason{Code: rollout.ByOperator})
 	if err != nil {
 		t.Fatal(err)

@@ -28,10 +28,6 @@ const (
 // position is a place in a file, from 1.
 type position struct{ line, column int }
 
-func (p position) before(q position) bool {
-	return p.line < q.line || p.line == q.line && p.column < q.column
-}
-
 // fault is an error at a place.
 type fault struct {
 	at      position

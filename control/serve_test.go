@@ -119,7 +119,9 @@ func TestALargeAnswerComesInParts(t *testing.T) {
 
 func TestAnAnswerBeyondAllBoundsIsAnError(t *testing.T) {
 	nc, _ := start(t)
-	serve(t, nc, func(context.Context, control.Request) (any, error) { return strings.Repeat("x", control.MaxResponse), nil })
+	serve(t, nc, func(context.Context, control.Request) (any, error) {
+		return strings.Repeat("x", control.MaxResponse), nil
+	})
 	wantError(t, client(t, nc).Call(within(t), control.Status, nil, nil), "ask for less")
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	time.Local = time.UTC
+	zone = time.UTC
 	testscript.Main(m, map[string]func(){"tsunamictl": func() { os.Exit(mainCode()) }})
 }
 
@@ -57,7 +57,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(stop)
 			env.Setenv("TSUNAMI_SERVER", b.ClientURL())
-			env.Setenv("USER", "")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second a command otherwise
 			return nil
 		},
 	})

@@ -333,12 +333,15 @@ func (a *app) planTable(p *control.PlanView, first int, now time.Time) {
 	t := newTable("HOST", "ROLE", "POSITION", "DUE", "").numbers("POSITION")
 	for i, h := range p.Hosts {
 		if p.Omitted > 0 && i == first {
-			t.row(fmt.Sprintf("… %d more (--all lists them)", p.Omitted), " ", " ", " ", " ")
+			t.row(fmt.Sprintf("… %d more", p.Omitted))
 		}
 		t.row(h.Host, h.Role, h.Position, local(h.Due), relative(h.Due, now))
 	}
 	t.print(a.out)
-	if p.Omitted > 0 && len(p.Hosts) <= first || first == 0 && p.Omitted > 0 {
-		fmt.Fprintf(a.out, "… and %d more\n", p.Omitted)
+	switch {
+	case p.Omitted > 0 && first > 0:
+		fmt.Fprintf(a.out, "%d hosts in between aren't listed: --all lists every host\n", p.Omitted)
+	case p.Omitted > 0:
+		fmt.Fprintf(a.out, "%d more hosts aren't listed: an answer holds no more\n", p.Omitted)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -97,10 +98,8 @@ func width(s string) int {
 // printable takes out what could steer a terminal, but for the runes to keep.
 func printable(s string, keep ...rune) string {
 	return strings.Map(func(r rune) rune {
-		for _, k := range keep {
-			if r == k {
-				return r
-			}
+		if slices.Contains(keep, r) {
+			return r
 		}
 		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return ' '

@@ -11,6 +11,9 @@ import (
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
+// zone is where people read times.
+var zone = time.Local
+
 // moment shows a time, local and relative: 2026-12-01 09:00:00 CET (in 3h12m).
 func moment(t, now time.Time) string {
 	if t.IsZero() {
@@ -23,7 +26,7 @@ func local(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05 MST")
+	return t.In(zone).Format("2006-01-02 15:04:05 MST")
 }
 
 // relative shows a time as its distance: in 3h12m, 5m ago, now.

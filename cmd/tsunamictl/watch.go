@@ -141,7 +141,7 @@ func ended(v *control.RolloutView, until rollout.State) (bool, error) {
 		return true, nil
 	}
 	fail := func() (bool, error) {
-		return true, fmt.Errorf("%s is %s at %d of %d hosts%s", v.ID, v.State, v.Told, v.Target, because(v.Reason))
+		return true, fmt.Errorf("%s at %d of %d hosts is %s", v.ID, v.Told, v.Target, standing(v))
 	}
 	switch v.State {
 	case rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded:
@@ -212,11 +212,19 @@ func (w *watcher) show(v *control.RolloutView, now time.Time) {
 
 // watchLine is a rollout in one line, without what changes by the clock alone.
 func watchLine(v *control.RolloutView) string {
-	s := fmt.Sprintf("%s %s: told %d of %d (%s), confirmed %d", v.ID, v.State, v.Told, v.Target, percent(v.Fraction), v.Confirmed)
+	s := fmt.Sprintf("%s: told %d of %d (%s), confirmed %d", v.ID, v.Told, v.Target, percent(v.Fraction), v.Confirmed)
 	if v.Failed > 0 {
 		s += fmt.Sprintf(", failed %d", v.Failed)
 	}
-	return printable(s + because(v.Reason))
+	return printable(s + "; " + standing(v))
+}
+
+// standing is the state with its reason, which may begin with the state.
+func standing(v *control.RolloutView) string {
+	if strings.HasPrefix(v.Reason, string(v.State)) {
+		return v.Reason
+	}
+	return string(v.State) + because(v.Reason)
 }
 
 func (w *watcher) draw(v *control.RolloutView, now time.Time) {
@@ -242,9 +250,9 @@ func (a *app) picture(v *control.RolloutView, now time.Time, columns, rows int) 
 	cut := func(s string) string { return fit(printable(s), columns-1) }
 	lines := []string{
 		cut(fmt.Sprintf("%s   %s → %s", v.ID, v.Variable, v.To)),
-		a.color(stateColor(v.State), cut(string(v.State)+because(v.Reason))),
+		a.color(stateColor(v.State), cut(standing(v))),
 		bar(v.Confirmed, v.Told, v.Planned, v.Target, min(columns-12, 100)) + fmt.Sprintf(" %6s", percent(v.Fraction)),
-		cut(fmt.Sprintf("told %d of %d, the straight line is at %d; confirmed %d, in flight %d of at most %d", v.Told, v.Target, v.Planned, v.Confirmed, v.InFlight, v.Limit)),
+		cut(fmt.Sprintf("told %d of %d (planned %d), confirmed %d, in flight %d (limit %d)", v.Told, v.Target, v.Planned, v.Confirmed, v.InFlight, v.Limit)),
 	}
 	if v.Failed > 0 {
 		lines = append(lines, a.color(red, cut(fmt.Sprintf("failed %d", v.Failed))))

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// What people see, to the letter.
+func TestGolden(t *testing.T) {
+	docker := text("1.12.3")
+	audit := []control.AuditRecord{
+		{Sequence: 1, Time: then, Kind: "desired", Host: "web1.lon2.example.net", Variable: "docker_version", Previous: text("1.10"), Value: docker, Rollout: "docker-1-12-3", Reason: "the ramp is at 25.00%", Actor: "alice", Origin: 17, Generation: 3},
+		{Sequence: 2, Time: then.Add(time.Minute), Kind: "abort", Name: "docker-1-12-3", Rollout: "docker-1-12-3", Reason: "users see errors", Origin: 19},
+		{Sequence: 120, Time: then.Add(time.Hour), Kind: "desired", Host: "db1.example.net", Reason: "written by hand: 自由\x1b[2J", Origin: 2100},
+	}
+	views := []control.RolloutView{running(), frozen()}
+	for name, print := range map[string]func(a *app){
+		"rollout-list":       func(a *app) { a.rolloutTable(views, then) },
+		"rollout-list-wide":  func(a *app) { a.output = "wide"; a.rolloutTable(views, then) },
+		"rollout-list-color": func(a *app) { a.isTerminal = true; a.rolloutTable(views, then) },
+		"rollout-show":       func(a *app) { a.rolloutFields(&views[0], then) },
+		"rollout-show-frozen": func(a *app) {
+			v := frozen()
+			a.rolloutFields(&v, then)
+		},
+		"plan":          func(a *app) { p := plan(); a.planTable(&p, 2, then) },
+		"host-list":     func(a *app) { a.hostTable(hosts(), then) },
+		"host-wide":     func(a *app) { a.output = "wide"; a.hostTable(hosts(), then) },
+		"host-show":     func(a *app) { h := hosts(); a.hostFields(&h[0], then) },
+		"variable-wide": func(a *app) { a.output = "wide"; a.variableTable(variables()) },
+		"variable-show": func(a *app) { v := variables(); a.variableFields(&v[0]) },
+		"audit":         func(a *app) { a.auditTable(audit) },
+		"audit-wide":    func(a *app) { a.output = "wide"; a.auditTable(audit) },
+		"status": func(a *app) {
+			a.statusFields(&control.StatusView{
+				StopView: control.StopView{Stopped: true, Stop: &control.AbortView{Sequence: 9, Why: "incident 4711"}},
+				Leader:   "ctl1", Since: then.Add(-100 * time.Hour), Version: "0.3.0", Hosts: 42, Online: 40, Warnings: []string{"h1: overwritten by hand"},
+			}, then)
+		},
+		"watch": func(a *app) {
+			v := running()
+			fmt.Fprintln(a.out, strings.Join(a.picture(&v, then, 80, 24), "\n"))
+		},
+		"watch-small": func(a *app) {
+			v := frozen()
+			v.Roles = append(v.Roles, v.Roles...)
+			fmt.Fprintln(a.out, strings.Join(a.picture(&v, then, 40, 9), "\n"))
+		},
+		"why": func(a *app) {
+			for _, v := range []control.WhyView{
+				{Host: "h1", Variable: "v"},
+				{Host: "h1", Variable: "v", Actual: text("1"), Blocked: []string{"no rollout of this variable is under way"}},
+				{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then, Rollout: "r", Reason: "the ramp is at 3.00%", Actor: "alice"},
+				{Host: "h1", Variable: "v", Value: text("2"), Actual: text("1"), Told: then, Reason: "the host's first document", Actor: "scheduler", Next: "r", To: text("3"), Due: then.Add(26 * time.Hour), Blocked: []string{"paused: lunch", "the host is offline"}},
+			} {
+				fmt.Fprintln(a.out, strings.Join(explain(&v, nil, then), "\n"))
+				fmt.Fprintln(a.out)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			print(&app{out: &b, output: "table"})
+			file := filepath.Join("testdata", "golden", name+".txt")
+			if *update {
+				if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(want, b.Bytes()) {
+				t.Errorf("got:\n%s\nwant:\n%s", b.Bytes(), want)
+			}
+			if strings.Contains(b.String(), "\x1b[2J") {
+				t.Error("an escape sequence from elsewhere reached the terminal")
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	located := &control.LocatedError{File: "f", Line: 1, Column: 1}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("disk"), exitFailed},
+		{usagef("what?"), exitUsage},
+		{errors.Join(errors.New("x"), located), exitUsage},
+		{control.Errorf(control.Usage, "x"), exitUsage},
+		{control.Errorf(control.Refused, "x"), exitRefused},
+		{control.Errorf(control.NotFound, "x"), exitFailed},
+		{control.Errorf(control.Unavailable, "x"), exitFailed},
+		{fmt.Errorf("watch: %w", context.DeadlineExceeded), exitTimedOut},
+		{locate([]control.Located{{File: "f"}}, &control.Error{Code: control.Refused, Faults: []control.Fault{{Problem: "x"}}}), exitRefused},
+		{locate([]control.Located{{File: "f"}}, &control.Error{Code: control.Usage, Faults: []control.Fault{{Document: 7, Problem: "x"}, {Problem: "y"}}}), exitUsage},
+		{byFlag(&control.Error{Code: control.Refused, Faults: []control.Fault{{Problem: "x"}}}), exitRefused},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v: %d, want %d", c.err, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		args string
+		want int
+	}{
+		{"version", exitDone}, {"--help", exitDone}, {"nope", exitUsage}, {"stop", exitUsage}, {"status --server nats://127.0.0.1:1", exitFailed},
+	} {
+		var out, errs bytes.Buffer
+		if got := run(t.Context(), strings.Fields(c.args), strings.NewReader(""), &out, &errs); got != c.want {
+			t.Errorf("%s: %d, want %d: %s", c.args, got, c.want, &errs)
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0ms", 250 * time.Millisecond: "250ms", 1499 * time.Millisecond: "1s", 59 * time.Second: "59s", 125 * time.Second: "2m5s", 3*time.Hour + 12*time.Minute + 29*time.Second: "3h12m",
+		time.Hour: "1h", 26*time.Hour + 31*time.Minute: "1d3h", 336 * time.Hour: "14d", 23*time.Hour + 59*time.Minute + 59*time.Second: "24h",
+	} {
+		want = strings.Replace(want, "24h", "1d", 1)
+		if got := short(d); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+	if got := relative(then.Add(-time.Minute), then) + relative(then, then) + relative(then.Add(time.Hour), then) + relative(time.Time{}, then); got != "1m agonowin 1h" {
+		t.Errorf("relative: %s", got)
+	}
+}
+
+func TestParseLimit(t *testing.T) {
+	for in, want := range map[string]string{
+		`role == "x": 30%, atLeast=1, atMost=50`: `role == "x" 30% 1 50`,
+		`30`:                                     ` 30% 0 -1`,
+		`atMost=0`:                               ` 0% 0 0`,
+		`labels.zone == "a:b" : percent=2.5`:     `labels.zone == "a:b" 2.5% 0 -1`,
+	} {
+		l, err := parseLimit(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		most := -1
+		if l.AtMost != nil {
+			most = *l.AtMost
+		}
+		if got := fmt.Sprint(l.Where, " ", l.Percent, " ", l.AtLeast, " ", most); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+	for _, in := range []string{"", "x:", "role == \"x\"", "atLeast=-1", "atMost=x", "most=3", "0%", "130", "30%%%: x"} {
+		if l, err := parseLimit(in); err == nil {
+			t.Errorf("%q gave %+v", in, l)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for in, want := range map[string]string{"alice": "alice", `CORP\Alice.B`: "alice-b", "_svc_": "svc", "": "operator", "é": "operator", strings.Repeat("a", 99): strings.Repeat("a", 63)} {
+		if got := clean(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+		if _, err := rollout.ParseID("operator", clean(in)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestBarsStayInTheirBounds(t *testing.T) {
+	for _, c := range [][5]int{{0, 0, 0, 0, 20}, {5, 3, 9, 4, 20}, {-1, -1, -1, 10, 20}, {1 << 40, 1 << 40, 1 << 40, 1 << 40, 100}, {1, 2, 3, 4, -5}} {
+		if got, want := width(bar(c[0], c[1], c[2], c[3], c[4])), max(c[4], 10)+2; got != want {
+			t.Errorf("%v: %d wide, want %d", c, got, want)
+		}
+	}
+	if got := bar(10, 20, 30, 40, 20); got != "[#####=====.....|....]" {
+		t.Errorf("got %s", got)
+	}
+	if got := fit("自由自由", 5); width(got) > 5 || got != "自由…" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEndedAndPassing(t *testing.T) {
+	view := func(s rollout.State) *control.RolloutView { return &control.RolloutView{ID: "r", State: s} }
+	for _, c := range []struct {
+		state, until rollout.State
+		done, fails  bool
+	}{
+		{rollout.StateRunning, rollout.StateCompleted, false, false},
+		{rollout.StateCompleted, rollout.StateCompleted, true, false},
+		{rollout.StateFrozen, rollout.StateCompleted, true, true},
+		{rollout.StateFrozen, rollout.StateRunning, false, false},
+		{rollout.StateFrozen, rollout.StateFrozen, true, false},
+		{rollout.StateCancelled, rollout.StateRunning, true, true},
+		{rollout.StateSuperseded, rollout.StateCompleted, true, true},
+		{rollout.StateCompleted, rollout.StatePaused, true, true},
+	} {
+		done, err := ended(view(c.state), c.until)
+		if done != c.done || (err != nil) != c.fails {
+			t.Errorf("%s until %s: %t, %v", c.state, c.until, done, err)
+		}
+	}
+	if !passing(control.Errorf(control.Unavailable, "x")) || !passing(fmt.Errorf("x: %w", context.DeadlineExceeded)) || passing(control.Errorf(control.NotFound, "x")) || passing(errors.New("x")) {
+		t.Error("a watch outlasts the wrong errors")
+	}
+}
