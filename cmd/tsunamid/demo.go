@@ -69,8 +69,11 @@ that every host was told once, runs the value, and stands in the audit log.`,
 			if o.over < leastOver || o.over > mostOver {
 				return usagef("--over %s: want %s to %s", rollout.Duration(o.over), rollout.Duration(leastOver), rollout.Duration(mostOver))
 			}
-			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // the terminal was closed
+			// Whoever looks on may go, with the terminal or by closing the
+			// pipe. The demo clears up then as ever.
+			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			defer release()
+			signal.Ignore(syscall.SIGPIPE)
 			return runDemo(ctx, o, cmd.OutOrStdout())
 		},
 	}
@@ -115,7 +118,10 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 		return fmt.Errorf("the demo's directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{demoOptions: o, out: out, show: newShow(out), dir: dir}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines := &watched{out, cancel}
+	d := &demo{demoOptions: o, out: lines, show: newShow(out, lines), dir: dir}
 	log, err := os.Create(filepath.Join(dir, "demo.log"))
 	if err != nil {
 		return fmt.Errorf("the demo's log: %w", err)
@@ -279,7 +285,7 @@ func (d *demo) run(ctx context.Context) error {
 
 // say prints for people.
 func (d *demo) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(d.out, format, args...) // there is nowhere else to say it
+	_, _ = fmt.Fprintf(d.out, format, args...) // a reader that is gone ends the demo
 }
 
 // allIn says who is missing: every host has to report its version, and to have
@@ -381,12 +387,12 @@ func (d *demo) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s := &d.scene
-	v, err := d.variable(ctx)
-	if err != nil {
-		return err
-	}
 	view := control.RolloutView{}
 	if err := d.client.Call(ctx, control.RolloutShow, control.RolloutRequest{ID: s.view.ID}, &view); err != nil {
+		return err
+	}
+	v, err := d.variable(ctx) // afterwards, so that who has confirmed is counted
+	if err != nil {
 		return err
 	}
 	s.view = view

@@ -35,10 +35,11 @@ var (
 	}{{"lon2", "lon2-a"}, {"sto3", "sto3-b"}, {"ash2", "ash2-c"}}
 )
 
+const demoVariable rollout.Name = "docker_version"
+
 const (
-	demoVariable rollout.Name = "docker_version"
-	demoFrom                  = "1.10.3"
-	demoTo                    = "1.12.3"
+	demoFrom = "1.10.3"
+	demoTo   = "1.12.3"
 )
 
 // demoHost is one host: its agent is the real one, its machine a directory.

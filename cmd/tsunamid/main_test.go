@@ -120,3 +120,35 @@ func TestSecondSignal(t *testing.T) {
 		t.Error(p.stderr.String())
 	}
 }
+
+// A demo whose reader goes away clears up and ends.
+func TestDemoReaderGone(t *testing.T) {
+	left := inTemp(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "demo", "--hosts", "2", "--over", "10m")
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
+	if err := errors.Join(w.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it goes on with nobody looking")
+	}
+	if l := left(); len(l) > 0 {
+		t.Errorf("left behind: %s", l)
+	}
+}

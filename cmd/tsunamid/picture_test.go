@@ -193,7 +193,7 @@ func TestScreen(t *testing.T) {
 // The printer prints a line a second at the most, and never the same twice.
 func TestPrinter(t *testing.T) {
 	var out buffer
-	p := newShow(&out)
+	p := newShow(&out, &out)
 	s := halfway()
 	p.milestone("starting")
 	p.milestone("starting")
@@ -215,7 +215,7 @@ func TestNewShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = null.Close() }()
-	if _, ok := newShow(null).(*printer); !ok {
+	if _, ok := newShow(null, null).(*printer); !ok {
 		t.Error("it draws on what isn't a terminal")
 	}
 }

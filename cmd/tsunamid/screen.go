@@ -23,13 +23,28 @@ type show interface {
 }
 
 // newShow draws where out is a terminal that can be drawn on, and otherwise
-// prints lines. NO_COLOR and TERM=dumb ask for lines.
-func newShow(out io.Writer) show {
+// prints lines to lines. NO_COLOR and TERM=dumb ask for lines.
+func newShow(out, lines io.Writer) show {
 	f, ok := out.(*os.File)
-	if ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd())) {
+	kind := os.Getenv("TERM")
+	if ok && os.Getenv("NO_COLOR") == "" && kind != "dumb" && kind != "" && term.IsTerminal(int(f.Fd())) {
 		return &screen{file: f}
 	}
-	return &printer{out: out}
+	return &printer{out: lines}
+}
+
+// watched is an output that says when nobody reads it any more.
+type watched struct {
+	out  io.Writer
+	gone func()
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.out.Write(p)
+	if err != nil {
+		w.gone()
+	}
+	return n, err
 }
 
 // The terminal's codes, as ECMA-48 and xterm have them.
@@ -114,7 +129,7 @@ func (p *printer) print(text string, always bool) {
 		return
 	}
 	p.last, p.text = now, text
-	_, _ = fmt.Fprintln(p.out, text) // there is nowhere else to say it
+	_, _ = fmt.Fprintln(p.out, text) // a reader that is gone ends the demo
 }
 
 func (p *printer) milestone(text string) { p.print(text, true) }
