@@ -6,6 +6,10 @@
 SHELL := /bin/sh
 GO    ?= go
 
+# The programs are static. Only the race detector needs cgo, so that the checks
+# and the end-to-end tests compile what the build does, once.
+export CGO_ENABLED = 0
+
 # The version is a semantic one in every case: the NATS micro service that the
 # scheduler serves wants it so.
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -39,7 +43,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z0-9][a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 build: ## Build the programs into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 demo: modules build ## A fleet of 200 agents and a rollout, in the terminal (ARGS="--exit" ends it there)
 	bin/tsunamid demo $(ARGS)
@@ -80,11 +84,11 @@ tools: .tools/nats .tools/staticcheck ## The nats command and staticcheck, as to
 
 .tools/nats: tools/go.mod tools/go.sum
 	@echo "installing: the nats command into .tools/, with its Go modules"
-	@CGO_ENABLED=0 $(GO) build -C tools -buildvcs=false -o ../$@ github.com/nats-io/natscli/nats
+	@$(GO) build -C tools -buildvcs=false -o ../$@ github.com/nats-io/natscli/nats
 
 .tools/staticcheck: tools/go.mod tools/go.sum
 	@echo "installing: staticcheck into .tools/, with its Go modules"
-	@CGO_ENABLED=0 $(GO) build -C tools -buildvcs=false -o ../$@ honnef.co/go/tools/cmd/staticcheck
+	@$(GO) build -C tools -buildvcs=false -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
 install: build ## Install the programs, units and samples below DESTDIR (see deploy/README.md)
 	@DESTDIR='$(DESTDIR)' scripts/install.sh

@@ -184,6 +184,9 @@ func (c *checker) checkImports(s source) {
 		if below(imported, natsServer) && !belowAny(s.pkg, servers) {
 			c.report(where, "imports %s: only broker and tests may", imported)
 		}
+		if below(imported, "testing") && !belowAny(s.pkg, supports) {
+			c.report(where, "imports %s: tests stay out of programs", imported)
+		}
 		if !below(imported, Module) {
 			continue
 		}
