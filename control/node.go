@@ -23,6 +23,9 @@ const (
 	maxColumn = 2000 // of a token that nests: deep indentation is depth too
 	maxNodes  = 200_000
 	maxKeys   = 1000 // of one mapping
+	// maxTokens bounds one document: the YAML parser's work grows with the
+	// square of it.
+	maxTokens = 10_000
 )
 
 // position is a place in a file, from 1.
@@ -103,6 +106,9 @@ func parseYAML(data []byte) (nodes []*node, bad *fault) {
 	}
 	b := yamlBuilder{}
 	for _, part := range split(tokens) {
+		if len(part) > maxTokens {
+			return nil, &fault{at: at(part[maxTokens]), problem: "the document has too many values: split it"}
+		}
 		file, err := parser.Parse(part, 0, parser.AllowDuplicateMapKey()) // which the nodes find, with words of their own
 		if err != nil {
 			return nil, yamlFault(err)
