@@ -47,8 +47,20 @@ func (s *scene) newest() sample {
 	return s.samples[len(s.samples)-1]
 }
 
-// span is how much time the charts show.
-func (s *scene) span() time.Duration { return max(s.over+s.over/20, s.now(), time.Second) }
+// left is what the ramp's clock has still to run.
+func (s *scene) left() time.Duration {
+	return max(0, time.Duration(s.view.Over-s.view.Elapsed))
+}
+
+// span is how much time the charts show: until the end of the ramp, and a
+// little for the last hosts to confirm.
+func (s *scene) span() time.Duration {
+	end := s.over
+	if len(s.samples) > 0 {
+		end = max(end, s.now()+s.left())
+	}
+	return max(end+s.over/20, time.Second)
+}
 
 // Heights and widths at which parts of the picture have room.
 const (
@@ -154,7 +166,7 @@ func (s *scene) at(t time.Duration, count func(sample) int) float64 {
 // it will be if nothing holds the rollout.
 func (s *scene) plan(t time.Duration) float64 {
 	n := s.newest()
-	left := time.Duration(s.view.Over - s.view.Elapsed)
+	left := s.left()
 	switch {
 	case len(s.samples) == 0:
 		return math.Min(1, float64(t)/float64(s.over)) * float64(s.hosts)
@@ -277,8 +289,7 @@ func (s *scene) drawStatus(a area) {
 	mark, st, words := status(v)
 	x := a.c.text(a.x+1, a.y, mark+" "+words, st)
 	if v.State == rollout.StateRunning && v.Reason == "" && !v.Ends.IsZero() {
-		left := max(0, time.Duration(v.Over-v.Elapsed))
-		a.c.text(x, a.y, fmt.Sprintf(", %s to go", seconds(left.Round(time.Second))), dimStyle)
+		a.c.text(x, a.y, fmt.Sprintf(", %s to go", seconds(s.left().Round(time.Second))), dimStyle)
 	}
 	x = a.x + 1
 	number := func(name string, n int, st style) {
