@@ -34,10 +34,10 @@ type Options struct {
 	// faults, the salts of rollouts. Everything but what happens at the very
 	// same instant is the same with the same seed.
 	Seed uint64
-	// Heartbeat of hosts, default 6 h; Reread is how often they read their
-	// document, default 12 h. Both are jittered.
+	// Heartbeat of hosts and Reread, which is how often they read their
+	// document: default a day, jittered.
 	Heartbeat, Reread time.Duration
-	// Renew and Lease are the scheduler's, default 30 min and 90 min.
+	// Renew and Lease are the scheduler's, default 2 h and three times Renew.
 	Renew, Lease time.Duration
 	// Confirm is how long a host takes to enact, default 10 min. A light
 	// host takes half as long to half again as long.
@@ -52,9 +52,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Heartbeat = cmp.Or(o.Heartbeat, 6*time.Hour)
-	o.Reread = cmp.Or(o.Reread, 12*time.Hour)
-	o.Renew = cmp.Or(o.Renew, 30*time.Minute)
+	o.Heartbeat = cmp.Or(o.Heartbeat, 24*time.Hour)
+	o.Reread = cmp.Or(o.Reread, 24*time.Hour)
+	o.Renew = cmp.Or(o.Renew, 2*time.Hour)
 	o.Lease = cmp.Or(o.Lease, 3*o.Renew)
 	o.Confirm = cmp.Or(o.Confirm, 10*time.Minute)
 	if o.Logger == nil {
