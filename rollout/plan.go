@@ -1,9 +1,8 @@
 package rollout
 
 import (
-	"cmp"
+	"container/heap"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -55,66 +54,168 @@ func (s *Snapshot) PlanSpec(spec Spec, seed string, now time.Time) (Plan, error)
 }
 
 func (s *Snapshot) plan(c *cohort, now time.Time) Plan {
-	clock := s.elapsed(c, now)
-	p := Plan{Starts: now, Target: c.target()}
-	if c.record.Theta == nil { // it has not started: its phases are drawn now, from today's roles
-		r := *c.record
-		r.Theta = thetas(r.Salt, c.targets())
-		d := *c
-		d.record = &r
-		c = &d
-		if r.Spec.Start.After(now) {
-			p.Starts = r.Spec.Start
-		}
-	}
-	p.Ends = p.Starts.Add(max(0, c.over()-clock))
-	type entry struct {
-		at       time.Duration
-		m        *member
-		position int32
-	}
-	var entries []entry
+	c, starts, clock := s.planned(c, now)
+	p := Plan{Starts: starts, Ends: starts.Add(max(0, c.over()-clock)), Target: c.target()}
+	// Each group's places come in order; they are merged.
+	var runs merge
+	total := 0
 	for _, g := range c.groups {
 		if g.dirty {
 			g.rebuild(c)
 		}
-		l := g.line(c)
-		i := g.told
-		entries = slices.Grow(entries, max(0, min(l.t-i, len(g.queue))))
-		for _, m := range g.queue {
-			if m.state != untold {
-				continue
-			}
-			if i++; i > l.t {
-				break
-			}
-			entries = append(entries, entry{l.due(i), m, int32(g.had + i)})
+		if r := (&run{group: g, line: g.line(c), place: g.told}); r.step() {
+			runs = append(runs, r)
+			total += min(r.line.t-g.told, g.untold())
 		}
 	}
-	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(string(a.m.host.name), string(b.m.host.name)))
-	})
-	// Hosts whose place has gone by come one a gap, the oldest first.
-	gap, catchUp := c.gap(), clock
-	if c.progress.CaughtUp >= 0 {
-		catchUp = max(catchUp, c.progress.CaughtUp+gap)
-	}
-	p.Hosts = make([]Planned, len(entries))
-	sorted := true
-	for i, e := range entries {
-		at := e.at
-		if at <= clock && c.record.State != StatePending {
-			at, sorted = catchUp, false
-			catchUp += gap
+	heap.Init(&runs)
+	p.Hosts = make([]Planned, 0, total)
+	catchUp, late := s.catchUpAt(c, clock), false
+	for len(runs) > 0 {
+		r := runs[0]
+		at := r.at
+		if c.overdue(at, clock) { // one a gap, the oldest first
+			at, late = catchUp, true
+			catchUp += c.gap()
 		}
-		p.Hosts[i] = Planned{e.m.host.name, e.m.group.role.name, int(e.position), p.Starts.Add(at - clock)}
+		p.Hosts = append(p.Hosts, Planned{r.host, r.group.role.name, r.group.had + r.place, starts.Add(at - clock)})
+		if r.step() {
+			heap.Fix(&runs, 0)
+		} else {
+			heap.Pop(&runs)
+		}
 	}
-	if !sorted {
+	if late {
 		slices.SortStableFunc(p.Hosts, func(a, b Planned) int { return a.Due.Compare(b.Due) })
 	}
 	if n := len(p.Hosts); n > 0 && p.Hosts[n-1].Due.After(p.Ends) {
 		p.Ends = p.Hosts[n-1].Due
 	}
-	p.Roles = s.roles(c, p.Starts, clock)
+	p.Roles = s.roles(c, starts, clock)
 	return p
+}
+
+// planned is the rollout as it is planned: one that has not started draws its
+// phases now, from today's roles. Its ramp's clock shows clock at starts.
+func (s *Snapshot) planned(c *cohort, now time.Time) (as *cohort, starts time.Time, clock time.Duration) {
+	clock = s.elapsed(c, now)
+	if c.record.Theta != nil {
+		return c, now, clock
+	}
+	r := *c.record
+	r.Theta = thetas(r.Salt, c.targets())
+	d := *c
+	d.record = &r
+	if r.Spec.Start.After(now) {
+		now = r.Spec.Start
+	}
+	return &d, now, clock
+}
+
+// overdue says whether the place at has gone by.
+func (c *cohort) overdue(at, clock time.Duration) bool {
+	return at <= clock && c.record.State != StatePending
+}
+
+// catchUpAt is what the ramp's clock shows when the next overdue host can be
+// told.
+func (s *Snapshot) catchUpAt(c *cohort, clock time.Duration) time.Duration {
+	if c.progress.CaughtUp < 0 {
+		return clock
+	}
+	return max(clock, c.progress.CaughtUp+c.gap())
+}
+
+// dueOf says when one host is due, as the plan has it, and its place in its
+// group; ok is false where its place is beyond the target.
+func (s *Snapshot) dueOf(m *member, now time.Time) (due time.Time, place int, late, ok bool) {
+	c, starts, clock := s.planned(m.cohort, now)
+	g := m.group
+	if g.dirty {
+		g.rebuild(c)
+	}
+	l := g.line(c)
+	place = m.place()
+	if place > l.t {
+		return time.Time{}, place, false, false
+	}
+	at := l.due(place)
+	if !c.overdue(at, clock) {
+		return starts.Add(at - clock), place, false, true
+	}
+	before := place - 1 - g.told // overdue hosts that are older
+	for _, o := range c.groups {
+		if o == g {
+			continue
+		}
+		older := at
+		if o.key > g.key {
+			older-- // of two that came at once
+		}
+		l := o.line(c)
+		before += max(0, min(l.quota(older), l.t, o.told+o.untold())-o.told)
+	}
+	return starts.Add(s.catchUpAt(c, clock) + time.Duration(before)*c.gap() - clock), place, true, true
+}
+
+// untold counts the group's hosts that may still be told.
+func (g *group) untold() int { return g.n - g.had - g.told }
+
+// place is the number of the place that the member fills, if it is untold and
+// the group's order is known.
+func (m *member) place() int {
+	n := m.group.told
+	for _, o := range m.group.queue {
+		if o.state == untold {
+			n++
+		}
+		if o == m {
+			break
+		}
+	}
+	return n
+}
+
+// run is one group's untold hosts, in order, with their places.
+type run struct {
+	group *group
+	line  line
+	next  int // in the group's queue
+	// The current one:
+	place int
+	host  Host
+	at    time.Duration
+}
+
+// step goes on to the next host; false: there is none within the target.
+func (r *run) step() bool {
+	for r.place < r.line.t && r.next < len(r.group.queue) {
+		m := r.group.queue[r.next]
+		r.next++
+		if m.state == untold {
+			r.place++
+			r.host, r.at = m.host.name, r.line.due(r.place)
+			return true
+		}
+	}
+	return false
+}
+
+// merge is a heap of runs by their current places.
+type merge []*run
+
+func (m merge) Len() int      { return len(m) }
+func (m merge) Swap(i, j int) { m[i], m[j] = m[j], m[i] }
+func (m merge) Less(i, j int) bool {
+	if m[i].at != m[j].at {
+		return m[i].at < m[j].at
+	}
+	return m[i].group.key < m[j].group.key
+}
+func (m *merge) Push(x any) { *m = append(*m, x.(*run)) }
+func (m *merge) Pop() any {
+	last := len(*m) - 1
+	r := (*m)[last]
+	*m = (*m)[:last]
+	return r
 }

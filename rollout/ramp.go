@@ -132,7 +132,10 @@ type place struct {
 }
 
 func byPlace(a, b place) int {
-	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key))
+	if a.at != b.at {
+		return cmp.Compare(a.at, b.at)
+	}
+	return cmp.Compare(a.key, b.key)
 }
 
 // arrange sorts the members of one role into the order in which they are told:

@@ -22,6 +22,7 @@ type Abort struct {
 	Sequence uint64 // 0: there is none
 	Why      string
 	Actor    string
+	Time     time.Time
 	Released bool // stop only: the revision releases the one before it
 }
 

@@ -280,6 +280,14 @@ func (s *Snapshot) Explain(name Host, variable Name, now time.Time) (Explanation
 		e.Value, e.Told = h.desired.Values[variable], h.desired.Told[variable]
 		e.Confirmed = !e.Value.IsZero() && h.confirms(variable, e.Value, e.Told)
 	}
+	switch {
+	case h.decommissioned:
+		e.Blocked = append(e.Blocked, Reason{Code: Decommissioned})
+		return e, nil
+	case h.presence == Gone:
+		e.Blocked = append(e.Blocked, Reason{Code: HostGone})
+		return e, nil
+	}
 	c := s.nextFor(h, variable)
 	if c == nil {
 		if live := s.liveOf(variable); live != nil && e.Told.Rollout != live.id && e.Value != live.record.Spec.To {
@@ -320,21 +328,18 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	if h.damaged || h.desired == nil {
 		block(Reason{Code: RecordDamaged, Detail: "the host has no good document yet"})
 	}
-	plan := s.plan(c, now)
-	i := slices.IndexFunc(plan.Hosts, func(p Planned) bool { return p.Host == h.name })
-	if i < 0 {
-		m := h.members[slices.IndexFunc(h.members, func(m *member) bool { return m.cohort == c })]
-		block(Reason{Code: BeyondTarget, Role: m.group.role.name, Target: m.group.target(c), Position: m.rank()})
-		return
-	}
-	p := plan.Hosts[i]
 	m := h.members[slices.IndexFunc(h.members, func(m *member) bool { return m.cohort == c })]
 	g := m.group
-	r := Reason{Code: NotDueYet, Role: p.Role, Position: p.Position, Target: g.target(c)}
-	if clock := s.elapsed(c, now); g.line(c).due(p.Position-g.had) <= clock && c.record.State != StatePending {
+	due, place, late, ok := s.dueOf(m, now)
+	if !ok {
+		block(Reason{Code: BeyondTarget, Role: g.role.name, Target: g.target(c), Position: g.had + place})
+		return
+	}
+	r := Reason{Code: NotDueYet, Role: g.role.name, Position: g.had + place, Target: g.target(c)}
+	if late {
 		r.Code = CatchingUp
 		if !(&round{s: s, c: c}).roleRoom(g.role) {
-			block(Reason{Code: RoleInFlightLimit, Role: p.Role, InFlight: g.role.inFlight(), Limit: c.roleLimit(g.role)})
+			block(Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight(), Limit: c.roleLimit(g.role)})
 		}
 	}
 	block(r)
@@ -342,24 +347,8 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 		block(Reason{Code: HostSettling, Detail: "until " + settled.UTC().Format(time.RFC3339)})
 	}
 	if c.progress.Running || c.record.State == StatePending && why.Code != WaitingForRollout {
-		e.Due = p.Due
+		e.Due = due
 	}
-}
-
-// rank is the member's number in its group's order, told ones first.
-func (m *member) rank() int {
-	g := m.group
-	n := g.had + g.told
-	for _, o := range g.queue {
-		if o.state != untold {
-			continue
-		}
-		n++
-		if o == m {
-			break
-		}
-	}
-	return n
 }
 
 // Presences counts the hosts of the inventory by presence.

@@ -94,12 +94,12 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		var id rollout.ID
 		if id, err = rollout.ParseID("rollout", name); err == nil {
 			a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
-			s.snap.PutAbort(id, rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor})
+			s.snap.PutAbort(id, abort(a, m))
 			s.log.Log(ctx, s.news(), "abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
 	case subjects.KindStop:
 		a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
-		s.snap.PutStop(rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Released: a.Released})
+		s.snap.PutStop(abort(a, m))
 		if a.Released {
 			s.log.Log(ctx, s.news(), "stop released", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		} else {
@@ -115,6 +115,15 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		return
 	}
 	delete(s.problems, key)
+}
+
+// abort is what the core knows of an abort. One put by hand names no time: the
+// broker's is as good.
+func abort(a subjects.Abort, m bus.Msg) rollout.Abort {
+	if a.Time.IsZero() {
+		a.Time = m.Time
+	}
+	return rollout.Abort{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Time: a.Time, Released: a.Released}
 }
 
 // news is the level of what somebody has just written; what was stored at the

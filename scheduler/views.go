@@ -47,7 +47,7 @@ func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (contr
 }
 
 func abortView(a rollout.Abort) *control.AbortView {
-	return &control.AbortView{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor}
+	return &control.AbortView{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Time: a.Time}
 }
 
 func roleViews(roles []rollout.RoleStatus) []control.RoleView {
