@@ -220,10 +220,15 @@ func (r *round) ending() (Reason, bool) {
 			return Reason{Code: CatchingUp, Role: g.role.name, Position: g.had + g.told + 1, Target: g.target(r.c)}, false
 		}
 	}
-	if n := r.c.inFlight(); n > 0 {
-		return Reason{Code: Unconfirmed, InFlight: n, Detail: fmt.Sprintf("%d of %d hosts", n, r.c.told)}, false
+	if r.c.inFlight() > 0 {
+		return r.c.unconfirmed(), false
 	}
 	return Reason{}, true
+}
+
+func (c *cohort) unconfirmed() Reason {
+	n := c.inFlight()
+	return Reason{Code: Unconfirmed, InFlight: n, Detail: fmt.Sprintf("%d of %d hosts", n, c.told+c.lost)}
 }
 
 // steps cuts what was chosen into batches. The progress of all but the last

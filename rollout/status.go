@@ -71,7 +71,7 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 	}
 	clock := s.elapsed(c, now)
 	st.Layer = c.record.State == StateCompleted
-	st.Elapsed, st.Target = clock, c.target()
+	st.Elapsed, st.Target = min(clock, c.over()), c.target()
 	st.Told, st.Confirmed, st.Failed = c.told+c.had, c.confirmed+c.had, c.failed
 	st.InFlight, st.Limit = c.inFlight(), c.limit()
 	st.Planned = 0
@@ -103,8 +103,11 @@ func (s *Snapshot) why(c *cohort, now time.Time) Reason {
 		if r := s.held(); r.Code != "" {
 			return r
 		}
-		if c.progress.Hold.Code == InFlightLimit { // with today's numbers
+		switch c.progress.Hold.Code { // with today's numbers
+		case InFlightLimit:
 			return Reason{Code: InFlightLimit, InFlight: c.inFlight(), Limit: c.limit()}
+		case Unconfirmed:
+			return c.unconfirmed()
 		}
 		return c.progress.Hold
 	case StatePaused:

@@ -147,6 +147,9 @@ func (s *scheduler) applyLeader(m bus.Msg) {
 		return
 	}
 	s.leader = *l
+	if s.loaded && l.Holder != s.holder {
+		s.o.TakeAtOnce = false // its last holder lives
+	}
 	if s.leading && l.Holder != s.holder {
 		s.deposed()
 	}
