@@ -35,6 +35,16 @@ var bin string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// The tests wait for processes, mostly, so more of them go on at a time than
+	// there are processors.
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", "12"); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(func() int {
 		var err error
 		if bin, err = os.MkdirTemp("", "tsunami-e2e-"); err != nil {
@@ -241,11 +251,12 @@ func (p *process) tail(n int) string {
 }
 
 // eventually waits until ok says yes; what it says besides is shown when it
-// never does.
+// never does. Asking takes a fifth of the time at most, for there are others.
 func eventually(t *testing.T, within time.Duration, what string, ok func() (bool, string)) {
 	t.Helper()
 	deadline := time.Now().Add(within)
 	for {
+		asked := time.Now()
 		yes, state := ok()
 		if yes {
 			return
@@ -253,7 +264,7 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() (bool
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s; at last: %s", what, within, state)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(max(20*time.Millisecond, min(4*time.Since(asked), time.Second)))
 	}
 }
 

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +148,7 @@ inFlight: {max: 50%%, perRole: 50%%}
 	s.checkTold(names)
 	s.checkAudit(names)
 	s.checkOperatorsTools(names, watch)
+	s.checkHTTP(names[0])
 }
 
 // shipped returns the path of a program of deploy/libexec.
@@ -255,4 +258,46 @@ func (s *site) checkOperatorsTools(names []string, watch *process) {
 	eventually(s.t, 30*time.Second, "nats kv watch has seen the new value", func() (bool, string) {
 		return strings.Contains(watch.output(), "0.9.1"), watch.output()
 	})
+}
+
+// checkHTTP asks as clients without NATS do.
+func (s *site) checkHTTP(host string) {
+	s.t.Helper()
+	get := func(path, etag string) (int, string, http.Header) {
+		s.t.Helper()
+		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.http+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if etag != "" {
+			request.Header.Set("If-None-Match", etag)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return response.StatusCode, strings.TrimSpace(string(body)), response.Header
+	}
+	path := "/v1/hosts/" + host + "/desired"
+	code, body, header := get(path, "")
+	if code != http.StatusOK || body != `{"helios_version":"0.9.1"}` || header.Get("ETag") == "" {
+		s.t.Errorf("GET %s: %d %s, ETag %q", path, code, body, header.Get("ETag"))
+	}
+	if code, body, _ := get(path, header.Get("ETag")); code != http.StatusNotModified || body != "" {
+		s.t.Errorf("GET %s with its ETag: %d %s", path, code, body)
+	}
+	if code, _, _ := get("/v1/hosts/nobody.example.net/desired", ""); code != http.StatusNotFound {
+		s.t.Errorf("the desired state of nobody: %d", code)
+	}
+	if code, _, _ := get("/healthz", ""); code != http.StatusOK {
+		s.t.Errorf("GET /healthz: %d", code)
+	}
+	if code, body, _ := get("/metrics", ""); code != http.StatusOK || !strings.Contains(body, "\ntsunami_") {
+		s.t.Errorf("GET /metrics: %d, and no metric of Tsunami's in it", code)
+	}
 }
