@@ -18,7 +18,8 @@ import (
 // embedded is a nats-server with file-backed JetStream that listens nowhere and
 // can be stopped and started on what it has stored.
 type embedded struct {
-	dir string
+	dir    string
+	access accessClock
 
 	mu     sync.Mutex
 	server *server.Server // nil: it is down

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -96,9 +95,12 @@ func Run(t *testing.T, o Options, f func(*Fleet)) {
 	// bubble can't be used in this one. Two collections empty the pool.
 	runtime.GC()
 	runtime.GC()
-	// The server's clock for caches ticks in real time, outside of the bubble.
-	ats.Register()
-	defer ats.Unregister()
+	accessUsers.Add(1)
+	accessTime.Store(began.UnixNano())
+	defer func() {
+		accessUsers.Add(-1)
+		accessTime.Store(0)
+	}()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		fleet := start(t, dir, o.withDefaults())

@@ -116,6 +116,7 @@ func (l *link) cutInStep() <-chan struct{} {
 // Write sends what the client writes to the broker.
 func (c *conn) Write(p []byte) (int, error) {
 	l := c.link
+	l.broker.access.touch()
 	l.mu.Lock()
 	trap := l.trap
 	part := len(p)
