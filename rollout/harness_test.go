@@ -195,7 +195,10 @@ func (f *fleet) load(rng *rand.Rand, again bool) []func(*Snapshot) {
 // renew writes the lease, as every step does.
 func (f *fleet) renew() {
 	now := f.now
-	f.led = f.snap.Led(now)
+	before := f.led
+	if f.led = f.snap.Led(now); f.led < before || f.led-before > chargeMost {
+		f.fail("one renewal charged %v", f.led-before)
+	}
 	f.renewed = now
 	led := f.led
 	f.put(func(s *Snapshot) { s.PutLead(led, now) })

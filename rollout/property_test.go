@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	roles  = []Word{"web", "db", "cache"}
-	zones  = []Word{"a", "b", "c"}
-	units2 = []time.Duration{time.Second, 20 * time.Second, 3 * time.Minute, 20 * time.Minute}
+	roles = []Word{"web", "db", "cache"}
+	zones = []Word{"a", "b", "c"}
+	spans = []time.Duration{time.Second, 20 * time.Second, 3 * time.Minute, 20 * time.Minute}
 )
 
 // world is the state machine of the property test.
@@ -32,7 +32,7 @@ func (w *world) pick(t *rapid.T, label string) (Host, bool) {
 }
 
 func (w *world) Join(t *rapid.T) {
-	for range rapid.IntRange(1, 4).Draw(t, "hosts") {
+	for range rapid.IntRange(1, 8).Draw(t, "hosts") {
 		w.hostNo++
 		actual := Document{}
 		if v := rapid.SampledFrom(append([]Value{{}}, w.values...)).Draw(t, "runs"); !v.IsZero() {
@@ -47,6 +47,21 @@ func (w *world) Presence(t *rapid.T) {
 	if h, ok := w.pick(t, "host"); ok {
 		w.see(h, rapid.SampledFrom([]Presence{Offline, Online, Online, Gone}).Draw(t, "presence"))
 	}
+}
+
+// Night takes a whole zone away for a while; its places lapse.
+func (w *world) Night(t *rapid.T) {
+	zone := rapid.SampledFrom(zones).Draw(t, "zone")
+	each := func(p Presence) {
+		for _, h := range w.hosts() {
+			if w.reports[h].Labels["zone"] == zone {
+				w.see(h, p)
+			}
+		}
+	}
+	each(Offline)
+	w.Advance(t)
+	each(Online)
 }
 
 func (w *world) Role(t *rapid.T) {
@@ -105,8 +120,8 @@ func (w *world) Start(t *rapid.T) {
 		Spread: rapid.SampledFrom([][]Word{nil, {"zone"}}).Draw(t, "spread"),
 		Settle: Duration(rapid.SampledFrom([]time.Duration{0, 0, time.Minute}).Draw(t, "settle")),
 		InFlight: InFlight{
-			Max:     rapid.SampledFrom([]Percent{0, 100, 100, 10, 50}).Draw(t, "max"),
-			PerRole: rapid.SampledFrom([]Percent{0, 100, 50}).Draw(t, "perRole"),
+			Max:     rapid.SampledFrom([]Percent{0, 100, 100, 100, 50}).Draw(t, "max"),
+			PerRole: rapid.SampledFrom([]Percent{0, 100, 100, 50}).Draw(t, "perRole"),
 		},
 	}
 	if rapid.Bool().Draw(t, "limited") {
@@ -150,7 +165,7 @@ func (w *world) Operate(t *rapid.T) {
 	}
 	var step Step
 	var err error
-	switch rapid.SampledFrom([]string{"pause", "pause", "resume", "resume", "cancel"}).Draw(t, "verb") {
+	switch rapid.SampledFrom([]string{"pause", "resume", "resume", "resume", "cancel"}).Draw(t, "verb") {
 	case "pause":
 		step, err = w.snap.Pause(id, "ann", "lunch", w.now)
 	case "resume":
@@ -166,17 +181,17 @@ func (w *world) Operate(t *rapid.T) {
 }
 
 func (w *world) Abort(t *rapid.T) {
-	if id, ok := w.live(t); ok {
+	if id, ok := w.live(t); ok && rapid.IntRange(0, 2).Draw(t, "aborted") == 0 {
 		w.abort(id, rapid.Bool().Draw(t, "late"))
 	}
 }
 
 func (w *world) Stop(t *rapid.T) {
-	w.press(rapid.Bool().Draw(t, "released"), rapid.Bool().Draw(t, "late"))
+	w.press(rapid.IntRange(0, 3).Draw(t, "pressed") > 0, rapid.Bool().Draw(t, "late"))
 }
 
 func (w *world) Behind(t *rapid.T) {
-	behind := rapid.Bool().Draw(t, "behind")
+	behind := rapid.IntRange(0, 3).Draw(t, "behind") == 0
 	w.behind = behind
 	w.put(func(s *Snapshot) { s.PutAuditBehind(behind) })
 }
@@ -184,12 +199,12 @@ func (w *world) Behind(t *rapid.T) {
 func (w *world) Refuse(t *rapid.T) { w.drop = rapid.IntRange(1, 3).Draw(t, "batches") }
 
 func (w *world) Advance(t *rapid.T) {
-	w.advance(time.Duration(rapid.IntRange(1, 20).Draw(t, "times")) * rapid.SampledFrom(units2).Draw(t, "unit"))
+	w.advance(time.Duration(rapid.IntRange(1, 20).Draw(t, "times")) * rapid.SampledFrom(spans).Draw(t, "unit"))
 	w.arrive()
 }
 
 func (w *world) Stall(t *rapid.T) {
-	w.stall(time.Duration(rapid.IntRange(1, 20).Draw(t, "times")) * rapid.SampledFrom(units2).Draw(t, "unit"))
+	w.stall(time.Duration(rapid.IntRange(1, 20).Draw(t, "times")) * rapid.SampledFrom(spans).Draw(t, "unit"))
 }
 
 func (w *world) Outage(t *rapid.T) {
@@ -231,7 +246,7 @@ func TestWhatMustAlwaysHold(t *testing.T) {
 			w.Join(t)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"": w.Check, "join": w.Join, "presence": w.Presence, "role": w.Role, "break": w.Break, "drift": w.Drift, "decommission": w.Decommission,
+			"": w.Check, "join": w.Join, "presence": w.Presence, "night": w.Night, "role": w.Role, "break": w.Break, "drift": w.Drift, "decommission": w.Decommission,
 			"damage": w.Damage, "start": w.Start, "start again": w.Start, "operate": w.Operate, "abort": w.Abort, "stop": w.Stop, "behind": w.Behind, "refuse": w.Refuse,
 			"advance": w.Advance, "advance more": w.Advance, "and more": w.Advance, "stall": w.Stall, "outage": w.Outage, "again": w.Again,
 		})
