@@ -648,3 +648,18 @@ func TestReasonsAreSentences(t *testing.T) {
 		t.Errorf("%q", s)
 	}
 }
+
+// After the bucket was restored from an old copy a host has applied more than
+// the bucket knows of; its next document is newer still.
+func TestGenerationsGoOnFromWhatTheHostApplied(t *testing.T) {
+	f := even(t, 2, "web")
+	r := f.reports["web0"]
+	r.Generation = 41
+	f.report("web0", r)
+	f.mustStart(spec("r", "2", time.Minute))
+	f.advance(2 * time.Minute)
+	f.want("r", StateCompleted)
+	if got := f.desired["web0"].Generation; got != 42 {
+		t.Errorf("web0 goes on with generation %d", got)
+	}
+}
