@@ -71,6 +71,7 @@ type Checker struct {
 
 type seenHost struct {
 	report     *rollout.Report
+	reported   time.Time // when
 	unseen     time.Time // zero: it is on
 	generation uint64
 	values     rollout.Document
@@ -193,7 +194,8 @@ func (c *Checker) report(m bus.Msg) {
 		return
 	}
 	if r, err := subjects.Decode[rollout.Report](m.Data); err == nil {
-		c.host(name).report = r
+		h := c.host(name)
+		h.report, h.reported = r, m.Time
 	}
 }
 
@@ -251,7 +253,7 @@ func (c *Checker) desired(name rollout.Host, m bus.Msg) {
 	}
 	h := c.host(name)
 	want := h.generation + 1
-	if h.report != nil {
+	if h.report != nil && h.reported.Before(m.Time) { // at one instant it may be about this very document
 		want = max(want, h.report.Generation+1)
 	}
 	if have := change.Desired.Generation; have != want {

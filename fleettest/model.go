@@ -155,6 +155,14 @@ func (m *model) later(d time.Duration, h *light, do func(h *light)) {
 	heap.Push(&m.queue, deed{time.Now().Add(d), m.queue.count, h, do})
 }
 
+// slotted gives d, up to a tenth more or less, and so that it ends on one of the
+// 24 moments in a period at which hosts do what they do regularly: what they
+// cost is mostly that the broker, asleep, is woken.
+func (m *model) slotted(d time.Duration) time.Duration {
+	slot := d / 24
+	return time.Until(time.Now().Add(m.jittered(d)).Truncate(slot).Add(slot))
+}
+
 // jittered gives d, up to a tenth more or less.
 func (m *model) jittered(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*m.random.Float64()))
@@ -190,7 +198,7 @@ func (h *light) reachable() bool { return !h.off && !h.cut }
 // beats beats, and goes on doing so.
 func (m *model) beats(h *light) {
 	m.beat(h)
-	m.later(m.jittered(m.options.Heartbeat), h, m.beats)
+	m.later(m.slotted(m.options.Heartbeat), h, m.beats)
 }
 
 func (m *model) beat(h *light) {
@@ -201,7 +209,7 @@ func (m *model) beat(h *light) {
 
 func (m *model) rereads(h *light) {
 	m.read(h)
-	m.later(m.jittered(m.options.Reread), h, m.rereads)
+	m.later(m.slotted(m.options.Reread), h, m.rereads)
 }
 
 // read asks the broker for the host's document.
