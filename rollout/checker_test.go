@@ -204,7 +204,7 @@ func (st *store) look(id ID, now time.Time) *view {
 		g.target = min(t, g.n)
 		g.line.t = max(0, g.target-g.had)
 		v.total += max(g.target, min(g.n, g.had+g.told))
-		arrange(g.places, r.Salt, r.Spec.Spread)
+		arrangeBy(g.places, r.Salt, r.Spec.Spread)
 		for _, p := range g.places {
 			h := p.m.host.name
 			if g.states[h] != untold {

@@ -2,8 +2,11 @@ package rollout
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +21,8 @@ type cohort struct {
 	active   bool // a live rollout or a layer: indexed
 
 	roles  map[Word]*role
-	groups []*group // sorted by key
+	groups []*group          // sorted by key
+	values map[string][]Word // of the spread labels, as members have them
 	tally
 }
 
@@ -63,21 +67,24 @@ const (
 
 // member is a host in a rollout.
 type member struct {
+	// What a plan of a million hosts reads comes first: one cache line.
+	name      Host // the host's
+	state     memberState
+	confirmed bool
+	failed    bool
+	key       uint64
+	spread    []Word // the host's values of the spread labels; shared
 	host      *host
 	cohort    *cohort
 	group     *group
 	index     int // in group.members
-	key       uint64
-	state     memberState
-	confirmed bool
-	failed    bool
 	// outside says that the rollout doesn't select the host any more, or that
 	// it is gone: it only keeps its place in flight, if it has one.
 	outside bool
 }
 
 func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
-	c := &cohort{all: all, id: id, record: r, progress: Progress{CaughtUp: -1}, roles: make(map[Word]*role)}
+	c := &cohort{all: all, id: id, record: r, progress: Progress{CaughtUp: -1}, roles: make(map[Word]*role), values: make(map[string][]Word)}
 	var err error
 	if c.where, err = ParseWhere(r.Spec.Where); err != nil {
 		return nil, fieldErrorf("where", "%v", err)
@@ -94,6 +101,7 @@ func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
 
 func (c *cohort) clear() {
 	c.roles, c.groups, c.tally = make(map[Word]*role), nil, tally{}
+	c.values = make(map[string][]Word)
 }
 
 func (c *cohort) selects(h *host) bool {
@@ -109,13 +117,36 @@ func (c *cohort) add(h *host, outside bool) *member {
 		ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
 		return ok && err == nil
 	})
-	m := &member{host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name)), outside: outside}
+	m := &member{name: h.name, host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name)), spread: c.spreadOf(h), outside: outside}
 	g := m.group
 	m.index = len(g.members)
 	g.members = append(g.members, m)
 	g.dirty = true
 	m.count(1)
 	return m
+}
+
+// spreadOf is the host's values of the spread labels, which all hosts that have
+// the same ones share.
+func (c *cohort) spreadOf(h *host) []Word {
+	labels := c.record.Spec.Spread
+	if len(labels) == 0 {
+		return nil
+	}
+	var room [128]byte
+	key := room[:0]
+	for _, l := range labels {
+		key = append(append(key, h.report.Labels[l]...), 0)
+	}
+	if v, ok := c.values[string(key)]; ok {
+		return v
+	}
+	v := make([]Word, len(labels))
+	for i, l := range labels {
+		v[i] = h.report.Labels[l]
+	}
+	c.values[string(key)] = v
+	return v
 }
 
 func (c *cohort) remove(m *member) {
@@ -292,6 +323,27 @@ func (g *group) admit(c *cohort, quota int) {
 	}
 }
 
+// rebuild makes the orders that aren't known, of all groups, on all
+// processors: after a start, or for a plan, that is the whole fleet.
+func (c *cohort) rebuild() {
+	var todo []*group
+	for _, g := range c.groups {
+		if g.dirty {
+			todo = append(todo, g)
+		}
+	}
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)); i <= len(todo); i = int(next.Add(1)) {
+				todo[i-1].rebuild(c)
+			}
+		})
+	}
+	workers.Wait()
+}
+
 func (g *group) rebuild(c *cohort) {
 	ps := make([]place, 0, len(g.members))
 	for _, m := range g.members {
@@ -299,7 +351,7 @@ func (g *group) rebuild(c *cohort) {
 			ps = append(ps, place{key: m.key, m: m})
 		}
 	}
-	arrange(ps, c.record.Salt, c.record.Spec.Spread)
+	arrange(ps, c.record.Salt, 0, len(c.record.Spec.Spread))
 	g.queue = g.queue[:0]
 	for _, p := range ps {
 		if p.m.state == untold {

@@ -524,3 +524,14 @@ func (f *fleet) reload() {
 		f.fail("at %v a new leader decides otherwise:\n%s\n%s", f.now, want, got)
 	}
 }
+
+// arrangeBy arranges hosts by the labels that they have now.
+func arrangeBy(ps []place, salt string, labels []Word) {
+	for _, p := range ps {
+		p.m.spread = make([]Word, len(labels))
+		for i, l := range labels {
+			p.m.spread[i] = p.m.host.report.Labels[l]
+		}
+	}
+	arrange(ps, salt, 0, len(labels))
+}

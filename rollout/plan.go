@@ -59,10 +59,8 @@ func (s *Snapshot) plan(c *cohort, now time.Time) Plan {
 	// Each group's places come in order; they are merged.
 	var runs merge
 	total := 0
+	c.rebuild()
 	for _, g := range c.groups {
-		if g.dirty {
-			g.rebuild(c)
-		}
 		if r := (&run{group: g, line: g.line(c), place: g.told}); r.step() {
 			runs = append(runs, r)
 			total += min(r.line.t-g.told, g.untold())
@@ -194,7 +192,7 @@ func (r *run) step() bool {
 		r.next++
 		if m.state == untold {
 			r.place++
-			r.host, r.at = m.host.name, r.line.due(r.place)
+			r.host, r.at = m.name, r.line.due(r.place)
 			return true
 		}
 	}

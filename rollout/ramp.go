@@ -142,33 +142,37 @@ func byPlace(a, b place) int {
 // by salted hash, interleaved over the spread labels so that any prefix is
 // even over them. Each value of a label is an evenly spaced comb of its own
 // hosts, and the combs are shifted against each other by the golden ratio.
-func arrange(ps []place, salt string, spread []Word) {
+//
+// depth is the first label that still counts, of labels.
+func arrange(ps []place, salt string, depth, labels int) {
 	if len(ps) < 2 {
 		return
 	}
-	if len(spread) == 0 {
+	if depth == labels {
 		slices.SortFunc(ps, func(a, b place) int { return cmp.Compare(a.key, b.key) })
 		return
 	}
 	parts := make(map[Word][]place)
 	for _, p := range ps {
-		v := p.m.host.report.Labels[spread[0]]
+		v := p.m.spread[depth]
 		parts[v] = append(parts[v], p)
 	}
-	values := make([]Word, 0, len(parts))
-	for v := range parts {
-		values = append(values, v)
+	type comb struct {
+		value Word
+		hash  uint64
 	}
-	slices.SortFunc(values, func(a, b Word) int {
-		return cmp.Or(
-			cmp.Compare(salted(salt, "spread "+string(a)), salted(salt, "spread "+string(b))),
-			cmp.Compare(a, b))
+	combs := make([]comb, 0, len(parts))
+	for v := range parts {
+		combs = append(combs, comb{v, salted(salt, "spread "+string(v))})
+	}
+	slices.SortFunc(combs, func(a, b comb) int {
+		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.value, b.value))
 	})
 	u := unit(salted(salt, "spread"))
 	ps = ps[:0]
-	for k, v := range values {
-		part := parts[v]
-		arrange(part, salt, spread[1:])
+	for k, c := range combs {
+		part := parts[c.value]
+		arrange(part, salt, depth+1, labels)
 		shift := weyl(u, k)
 		for j := range part {
 			part[j].at = (float64(j) + shift) / float64(len(part))

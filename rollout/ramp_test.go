@@ -290,7 +290,7 @@ func TestSpreadIsEvenInEveryPrefix(t *testing.T) {
 		).Draw(t, "sizes")
 		salt := rapid.StringMatching(`[a-f0-9]{8}`).Draw(t, "salt")
 		ps := labelled(sizes, salt)
-		arrange(ps, salt, []Word{"zone", "rack"})
+		arrangeBy(ps, salt, []Word{"zone", "rack"})
 		if w := unevenness(ps, "zone"); w > 2 {
 			t.Fatalf("a zone is %.2f hosts from its share", w)
 		}
@@ -300,7 +300,7 @@ func TestSpreadIsEvenInEveryPrefix(t *testing.T) {
 	})
 	// The measure sees the difference.
 	ps := labelled(equal, "salt")
-	arrange(ps, "salt", nil)
+	arrangeBy(ps, "salt", nil)
 	if w := unevenness(ps, "zone"); w <= 2 {
 		t.Errorf("hosts without spread are only %.2f from even", w)
 	}
@@ -310,7 +310,7 @@ func TestOrder(t *testing.T) {
 	sizes := [][]int{{5, 8}, {13}, {1, 1, 1}}
 	for _, spread := range [][]Word{nil, {"zone"}, {"zone", "rack"}, {"absent"}} {
 		ps := labelled(sizes, "salt")
-		arrange(ps, "salt", spread)
+		arrangeBy(ps, "salt", spread)
 		want := order(ps)
 		if len(want) != 29 || len(slices.Compact(slices.Sorted(slices.Values(want)))) != 29 {
 			t.Fatalf("spread %v: hosts lost or doubled: %v", spread, want)
@@ -321,13 +321,13 @@ func TestOrder(t *testing.T) {
 			for i := range ps {
 				ps[i].at = 0
 			}
-			arrange(ps, "salt", spread)
+			arrangeBy(ps, "salt", spread)
 			if got := order(ps); !slices.Equal(got, want) {
 				t.Errorf("spread %v: the order changed from %v to %v", spread, want, got)
 			}
 		}
 		other := labelled(sizes, "pepper")
-		arrange(other, "pepper", spread)
+		arrangeBy(other, "pepper", spread)
 		if slices.Equal(order(other), want) {
 			t.Errorf("spread %v: another salt gave the same order", spread)
 		}

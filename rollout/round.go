@@ -111,6 +111,7 @@ func (c *cohort) gap() time.Duration {
 // more are overdue, and when the next one comes (-1: never).
 func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int, next time.Duration) {
 	next = -1
+	r.c.rebuild()
 	for _, g := range r.c.groups {
 		l := g.line(r.c)
 		quota := l.quota(clock)
