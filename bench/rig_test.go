@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -187,9 +188,7 @@ func plainly(msgs []bus.Message) []*nats.Msg {
 	all := make([]*nats.Msg, len(msgs))
 	for i, m := range msgs {
 		all[i] = &nats.Msg{Subject: m.Subject, Header: make(nats.Header, len(m.Header)), Data: m.Data}
-		for k, v := range m.Header {
-			all[i].Header[k] = v
-		}
+		maps.Copy(all[i].Header, m.Header)
 	}
 	return all
 }
