@@ -238,8 +238,12 @@ func (c *checker) checkCore(s source) {
 }
 
 func (c *checker) checkLength(s source) {
-	if s.lines > maxLines && longFiles[s.name] == "" {
-		c.report(s.name, "has %d lines: past %d a reader looks for the two things inside", s.lines, maxLines)
+	most := maxLines
+	if s.test {
+		most = maxTestLines
+	}
+	if s.lines > most && longFiles[s.name] == "" {
+		c.report(s.name, "has %d lines: past %d a reader looks for the two things inside", s.lines, most)
 	}
 }
 

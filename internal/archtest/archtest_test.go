@@ -58,7 +58,7 @@ func TestViolationsAreSeen(t *testing.T) {
 				// files can't hold either.
 				data := strings.NewReplacer("HOMEDIR/", forbidden[1].word, "MODULEPROXY", forbidden[2].word).Replace(string(files[f]))
 				if data, n := strings.CutPrefix(data, "// LINES\n"); n {
-					write(t, to, data+strings.Repeat("// Another line.\n", maxLines))
+					write(t, to, data+strings.Repeat("// Another line.\n", maxTestLines))
 					continue
 				}
 				write(t, to, data)
