@@ -32,6 +32,7 @@ const (
 	InFlightLimit     Code = "in_flight_limit"
 	RoleInFlightLimit Code = "role_in_flight_limit"
 	HostOffline       Code = "host_offline"
+	HostUnheard       Code = "host_unheard"
 	HostSettling      Code = "host_settling"
 	HostGone          Code = "host_gone"
 	NotDueYet         Code = "not_due_yet"
@@ -95,6 +96,8 @@ func (r Reason) String() string {
 		return fmt.Sprintf("%d hosts are told and not confirmed, the limit is %d", r.InFlight, r.Limit)
 	case RoleInFlightLimit:
 		return fmt.Sprintf("%d hosts of role %s are told and not confirmed, the limit is %d", r.InFlight, r.Role, r.Limit)
+	case HostUnheard:
+		return "the scheduler hasn't listened for long enough to know whether the host is online"
 	case HostOffline:
 		return "the host is offline; it is told when it is back"
 	case HostSettling:

@@ -207,6 +207,9 @@ func (r *round) oldest() *group {
 func (r *round) ending() (Reason, bool) {
 	for _, g := range r.c.groups {
 		for _, m := range g.due {
+			if m.host.presence == Unheard {
+				return Reason{Code: HostUnheard, Host: m.host.name}, false
+			}
 			if m.host.presence != Online {
 				continue
 			}

@@ -14,7 +14,8 @@ type Presence uint8
 const (
 	Offline Presence = iota // not heard for three heartbeats
 	Online
-	Gone // not seen for 7 days: it doesn't count
+	Gone    // not seen for 7 days: it doesn't count
+	Unheard // not heard yet, by a scheduler that has not listened for long enough to call it offline
 )
 
 // Abort is the newest revision of abort.<id>, or of stop.

@@ -325,8 +325,11 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	}
 	why := s.why(c, now)
 	block(why)
-	if h.presence == Offline {
+	switch h.presence {
+	case Offline:
 		block(Reason{Code: HostOffline})
+	case Unheard:
+		block(Reason{Code: HostUnheard})
 	}
 	if h.damaged || h.desired == nil {
 		block(Reason{Code: RecordDamaged, Detail: "the host has no good document yet"})
@@ -356,7 +359,7 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 
 // Presences counts the hosts of the inventory by presence.
 func (s *Snapshot) Presences() map[Presence]int {
-	out := map[Presence]int{Offline: 0, Online: 0, Gone: 0}
+	out := map[Presence]int{Offline: 0, Online: 0, Gone: 0, Unheard: 0}
 	for _, h := range s.hosts {
 		if h.report != nil && !h.decommissioned {
 			out[h.presence]++
@@ -372,6 +375,8 @@ func (p Presence) String() string {
 		return "online"
 	case Gone:
 		return "gone"
+	case Unheard:
+		return "unheard"
 	}
 	return "offline"
 }

@@ -367,6 +367,9 @@ func (s *scheduler) sweep(now time.Time) {
 		return
 	}
 	s.swept = now
+	if !s.o.Conn.IsConnected() {
+		s.listening = now // nobody can be heard: that a host is silent says nothing
+	}
 	for h := range s.touched {
 		s.place(h, now)
 	}
@@ -381,6 +384,8 @@ func (s *scheduler) place(h rollout.Host, now time.Time) {
 		p = rollout.Online
 	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
 		p = rollout.Gone
+	case now.Sub(s.listening) <= 3*s.o.Heartbeat:
+		p = rollout.Unheard
 	}
 	s.changed = s.snap.PutPresence(h, p) || s.changed
 }

@@ -75,6 +75,7 @@ type scheduler struct {
 	ended      map[rollout.Host]time.Time // when it was decommissioned, by the broker
 	loaded     bool                       // what was stored at the start is in the mirror
 	swept      time.Time
+	listening  time.Time // since when heartbeats have been heard without a break
 	audit      auditTrail
 	problems   map[string]string // what a person has to see to, by key
 	changed    bool              // since the last decision
@@ -132,7 +133,7 @@ func open(ctx context.Context, o Options) (*scheduler, error) {
 		// Two renewals' time is charged at most: one may come late.
 		snap:  rollout.NewSnapshot(2 * o.Renew),
 		alive: make(chan rollout.Host, 1<<14), commands: make(chan command),
-		holder:    random(),
+		holder: random(), listening: time.Now(),
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
 		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
 		problems: map[string]string{},

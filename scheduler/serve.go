@@ -226,6 +226,8 @@ func (s *scheduler) decommission(ctx context.Context, q control.HostRequest, by 
 	switch {
 	case h.Decommissioned:
 		return nil, control.Errorf(control.Refused, "%s is decommissioned already", q.Host)
+	case h.Presence == rollout.Unheard:
+		return nil, control.Errorf(control.Refused, "%s may be online, the scheduler hasn't listened for long enough to know: try again %s later", q.Host, rollout.Duration(3*s.o.Heartbeat))
 	case h.Presence == rollout.Online:
 		return nil, control.Errorf(control.Refused, "%s is online: stop its agent first, then decommission it %s later", q.Host, rollout.Duration(3*s.o.Heartbeat))
 	}

@@ -261,7 +261,7 @@ func (s *scheduler) status() control.StatusView {
 	p := s.snap.Presences()
 	v := control.StatusView{
 		StopView: s.stopView(), Leader: s.leader.Name, Since: s.leader.Since, Version: s.o.Version,
-		Hosts: p[rollout.Online] + p[rollout.Offline] + p[rollout.Gone], Online: p[rollout.Online],
+		Hosts: p[rollout.Online] + p[rollout.Offline] + p[rollout.Gone] + p[rollout.Unheard], Online: p[rollout.Online],
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.problems)) {
 		v.Warnings = append(v.Warnings, key+": "+s.problems[key])
