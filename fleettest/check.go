@@ -2,7 +2,6 @@ package fleettest
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -87,9 +86,9 @@ type seenRollout struct {
 	progress rollout.Progress
 	at       time.Time // of progress
 	told     map[rollout.Host]bool
-	times    []time.Time // of its tells
-	most     int         // the largest sum of targets
-	early    []uint64    // sequences of tells that the progress after them must explain
+	times    []time.Time    // of its tells
+	most     int            // the largest sum of targets
+	fresh    []rollout.Host // told in a batch whose progress is still to come
 }
 
 // watch is how far a rollout may be from its straight line.
@@ -336,7 +335,7 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, before rollou
 	r.times = append(r.times, m.Time)
 	r.most = max(r.most, t.target)
 	c.pace(r, m)
-	r.early = append(r.early, m.Sequence)
+	r.fresh = append(r.fresh, name)
 }
 
 func (c *Checker) flight(r *seenRollout, role rollout.Word, t tally, m bus.Msg) {
@@ -380,36 +379,23 @@ func (c *Checker) progress(r *seenRollout, m bus.Msg) {
 		c.violation(Clock, m, "the clock of %s went on by %s while it was stopped", r.id, ran)
 	}
 	r.progress, r.at = *p, m.Time
-	if len(r.early) > 0 && r.record != nil {
-		t := c.tally(r, m.Time)
-		for _, key := range t.keys {
-			g := t.groups[key]
-			if early := float64(g.told) - (float64(g.line)*r.share(p.Elapsed) + 1); early > 1e-9 && g.told > 0 && r.record.State == rollout.StateRunning && g.line > 0 && c.toldSince(r, g, m) {
-				c.violation(OffLine, m, "%s has told %d of role %s at %.2f%% of %d", r.id, g.told, g.role, 100*r.share(p.Elapsed), g.line)
-			}
+	fresh := r.fresh
+	r.fresh = nil
+	if len(fresh) == 0 || r.record.State != rollout.StateRunning {
+		return // a layer has no line
+	}
+	// Only roles that were told in this batch can be early: a target that
+	// falls later makes nobody early.
+	t := c.tally(r, m.Time)
+	for _, name := range fresh {
+		g := t.groups[c.group(r, name)]
+		if g == nil {
+			continue
+		}
+		if most := float64(g.line)*r.share(p.Elapsed) + 1; float64(g.told) > most+1e-6 {
+			c.violation(OffLine, m, "%s has told %d of role %s at %.2f%% of %d", r.id, g.told, g.role, 100*r.share(p.Elapsed), g.line)
 		}
 	}
-	r.early = nil
-}
-
-// toldSince says whether one of the group's hosts was told in the batch that
-// the progress ends: a target that falls later makes nobody early.
-func (c *Checker) toldSince(r *seenRollout, g *groupTally, m bus.Msg) bool {
-	for _, name := range g.hosts {
-		if t := c.hosts[name].told[r.record.Spec.Variable]; t.Rollout == r.id && len(r.early) > 0 && t.Time.Equal(r.batchTime(m)) {
-			return true
-		}
-	}
-	return false
-}
-
-// batchTime is when the batch that ends with m was decided.
-func (r *seenRollout) batchTime(m bus.Msg) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, m.Header.Get(subjects.HeaderTime))
-	if err != nil {
-		return time.Time{}
-	}
-	return t
 }
 
 func (r *seenRollout) share(elapsed time.Duration) float64 {
@@ -461,7 +447,6 @@ type groupKey struct {
 type groupTally struct {
 	role                       rollout.Word
 	n, target, line, told, had int
-	hosts                      []rollout.Host
 }
 
 func (c *Checker) group(r *seenRollout, name rollout.Host) groupKey {
@@ -506,7 +491,6 @@ func (c *Checker) tally(r *seenRollout, now time.Time) tally {
 		t.n++
 		x.n++
 		g.n++
-		g.hosts = append(g.hosts, name)
 		told, ok := h.told[variable]
 		value := h.values[variable]
 		other := c.rollouts[told.Rollout]
@@ -549,13 +533,4 @@ func target(n int, spec rollout.Spec, limit int) int {
 		}
 	}
 	return min(n, max(least, min(most, int(math.Round(percent*float64(n)/100)))))
-}
-
-// describe gives a value for a trace.
-func describe(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
 }

@@ -17,10 +17,11 @@
 //
 // The first command describes the fleet:
 //
-//	fleet [seeds=3] [trace] [agents] [consume] [heartbeat=1d] [reread=1d] [renew=2h] [lease=6h] [confirm=10m]
+//	fleet [seeds=3] [more=9] [trace] [agents] [consume] [heartbeat=1d] [reread=1d] [renew=2h] [lease=6h] [confirm=10m]
 //
 // With seeds the script runs so many times, each time with other chances: the
-// order of hosts, the faults of echoes, and whatever the script draws. With
+// order of hosts, the faults of echoes, and whatever the script draws. With go
+// test -fleettest.long come more of them, and the scripts of testdata/long. With
 // trace everything that happens is written below the command that it followed,
 // and compared with the file of the same name that ends in .golden; go test
 // -update writes it. With agents hosts run the real agent, and with consume

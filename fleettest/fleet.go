@@ -82,7 +82,7 @@ type Fleet struct {
 	bucket  *recording
 	reports *recording
 	audit   *recording
-	schedulers
+	running *process // the scheduler; nil: there is none
 	Checker *Checker
 }
 
@@ -183,31 +183,31 @@ func (f *Fleet) close() {
 	f.broker.down()
 }
 
-// schedulers is the running scheduler, if there is one.
-type schedulers struct {
+// process is a running scheduler.
+type process struct {
 	link *link
 	nc   *nats.Conn
 	stop context.CancelFunc
 	done chan error
-	led  chan struct{} // closed when it first leads
 }
 
 // SchedulerUp starts a scheduler and waits until it leads, which after a kill
 // takes a whole lease.
 func (f *Fleet) SchedulerUp() {
 	f.T.Helper()
-	if f.stop != nil {
+	if f.running != nil {
 		f.T.Fatal("the scheduler is up already")
 	}
 	// It waits at its start until the audit log has everything.
 	f.awaitAudit()
-	f.link = newLink(f.broker, f.Options.Seed)
-	nc, err := bus.Connect(bus.ConnectOptions{InProcess: f.link, Name: "scheduler", PingInterval: seldom})
+	l := newLink(f.broker, f.Options.Seed+uint64(f.bucket.taken)) // every scheduler's own
+	nc, err := bus.Connect(bus.ConnectOptions{InProcess: l, Name: "scheduler", PingInterval: seldom})
 	if err != nil {
 		f.T.Fatalf("scheduler: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.nc2(nc, cancel)
+	p := &process{link: l, nc: nc, stop: cancel, done: make(chan error, 1)}
+	f.running = p
 	o := scheduler.Options{
 		Conn: nc, Logger: f.Options.Logger, Name: "fleettest", Version: "1.0.0",
 		Heartbeat: f.Options.Heartbeat, Renew: f.Options.Renew, Lease: f.Options.Lease,
@@ -215,53 +215,50 @@ func (f *Fleet) SchedulerUp() {
 	if !f.Options.Consume {
 		o.Consume = consume
 	}
-	led := sync.OnceFunc(func() { close(f.led) })
+	led := make(chan struct{})
+	once := sync.OnceFunc(func() { close(led) })
 	o.Ready = func(leading bool) {
 		if leading {
-			led()
+			once()
 		}
 	}
-	done := f.done
-	go func() { done <- scheduler.Run(ctx, o) }()
+	go func() { p.done <- scheduler.Run(ctx, o) }()
 	select {
-	case <-f.led:
-	case err := <-f.done:
-		f.done <- err
+	case <-led:
+	case err := <-p.done:
+		p.done <- err // for SchedulerDown
 		f.T.Fatalf("scheduler: it ended: %v", err)
 	case <-time.After(3 * f.Options.Lease):
 		f.T.Fatal("the scheduler doesn't lead")
 	}
 }
 
-func (f *Fleet) nc2(nc *nats.Conn, stop context.CancelFunc) {
-	f.schedulers.nc, f.stop = nc, stop
-	f.done, f.led = make(chan error, 1), make(chan struct{})
-}
-
 // SchedulerDown stops the scheduler as SIGTERM does: it gives the lease back.
 func (f *Fleet) SchedulerDown() {
-	if f.stop == nil {
+	p := f.running
+	if p == nil {
 		return
 	}
-	f.stop()
-	if err := <-f.done; err != nil {
+	f.running = nil
+	p.stop()
+	if err := <-p.done; err != nil {
 		f.T.Errorf("scheduler: %v", err)
 	}
-	f.schedulers.nc.Close()
-	f.schedulers = schedulers{}
+	p.nc.Close()
 }
 
 // SchedulerKill ends the scheduler as kill -9 does: whatever it is doing,
 // nothing that it says any more arrives.
 func (f *Fleet) SchedulerKill() {
-	if f.stop == nil {
+	p := f.running
+	if p == nil {
 		return
 	}
-	f.link.setCut(true)
-	f.stop()
-	<-f.done // whatever it made of that
-	f.schedulers.nc.Close()
-	f.schedulers = schedulers{}
+	f.running = nil
+	p.link.setCut(true)
+	p.stop()
+	<-p.done // whatever it made of that
+	p.nc.Close()
 }
 
 // SchedulerKillInStep kills the scheduler while it writes its next step: the
@@ -269,10 +266,10 @@ func (f *Fleet) SchedulerKill() {
 // says whether there was a step before so long had passed.
 func (f *Fleet) SchedulerKillInStep(within time.Duration) bool {
 	f.T.Helper()
-	if f.stop == nil {
+	if f.running == nil {
 		f.T.Fatal("the scheduler is down")
 	}
-	cut := f.link.cutInStep()
+	cut := f.running.link.cutInStep()
 	select {
 	case <-cut:
 		f.SchedulerKill()

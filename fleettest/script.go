@@ -14,10 +14,16 @@ import (
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
+// ScriptOptions say how scripts are run.
+type ScriptOptions struct {
+	Update bool // write traces anew
+	Long   bool // run each script with its `more` seeds too
+}
+
 // RunScript runs a script, once for each of its seeds, and compares its trace
 // with the file of the same name that ends in .golden, if it has `trace`. With
-// update that file is written instead.
-func RunScript(t *testing.T, path string, update bool) {
+// Update that file is written instead.
+func RunScript(t *testing.T, path string, how ScriptOptions) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -27,7 +33,11 @@ func RunScript(t *testing.T, path string, update bool) {
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	for seed := range head.seeds {
+	seeds := head.seeds
+	if how.Long {
+		seeds += head.more
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed%d", seed+1), func(t *testing.T) {
 			o := head.options
 			o.Seed = uint64(seed) + 1
@@ -39,7 +49,7 @@ func RunScript(t *testing.T, path string, update bool) {
 				s.run(lines)
 			})
 			if head.trace && !t.Failed() {
-				golden(t, strings.TrimSuffix(path, ".txt")+".golden", out.Bytes(), update)
+				golden(t, strings.TrimSuffix(path, ".txt")+".golden", out.Bytes(), how.Update)
 			}
 		})
 	}
@@ -78,9 +88,9 @@ func at(lines []string, i int) string {
 
 // header is what a script says before its first command.
 type header struct {
-	options Options
-	seeds   int
-	trace   bool
+	options     Options
+	seeds, more int
+	trace       bool
 }
 
 // line is one command of a script, with the lines of its block if it has one.
@@ -161,6 +171,8 @@ func (h *header) fleet(words []string) error {
 			h.trace = true
 		case key == "seeds":
 			h.seeds, err = strconv.Atoi(value)
+		case key == "more":
+			h.more, err = strconv.Atoi(value)
 		default:
 			err = fmt.Errorf("%q says nothing of a fleet", w)
 		}
@@ -219,7 +231,6 @@ type script struct {
 	line  int
 	types map[rollout.Name]rollout.Type
 	hosts int // so many were named
-	tells map[rollout.ID]int
 	trace tracer
 }
 

@@ -7,14 +7,25 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the traces of scripts anew")
+var (
+	update = flag.Bool("update", false, "write the traces of scripts anew")
+	long   = flag.Bool("fleettest.long", false, "run scripts with more seeds, and those of testdata/long")
+)
 
 func TestScripts(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no scripts: %v", err)
+	patterns := []string{"testdata/*.txt"}
+	if *long {
+		patterns = append(patterns, "testdata/long/*.txt")
 	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) { RunScript(t, path, *update) })
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no scripts match %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+				RunScript(t, path, ScriptOptions{Update: *update, Long: *long})
+			})
+		}
 	}
 }
