@@ -56,7 +56,7 @@ func (r *real) on() {
 	o := hostagent.Options{
 		Connect: bus.ConnectOptions{InProcess: r.link, PingInterval: seldom},
 		Config:  r.config, Version: "1.0.0", Exec: r.exec,
-		Heartbeat: r.options.Heartbeat, Reread: r.options.Reread, Observe: r.options.Reread, Republish: seldom,
+		Heartbeat: r.options.Heartbeat, Reread: r.options.Reread, Observe: r.options.Reread, Republish: r.options.Republish,
 		Grace: time.Second,
 	}
 	go func() { done <- hostagent.Run(ctx, o) }()

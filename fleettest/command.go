@@ -321,6 +321,10 @@ func runScheduler(s *script, words []string) error {
 		s.SchedulerDown()
 	case "kill":
 		s.SchedulerKill()
+	case "blind":
+		s.SchedulerBlind(true)
+	case "sees":
+		s.SchedulerBlind(false)
 	case "kill in step":
 		within, err := duration(take(given, "within", "2d"))
 		if err != nil {
@@ -330,7 +334,7 @@ func runScheduler(s *script, words []string) error {
 			return errors.New("there was no step")
 		}
 	default:
-		return errors.New("want up, down, kill, or kill in step")
+		return errors.New("want up, down, kill, kill in step, blind or sees")
 	}
 	return nothingLeft(given)
 }

@@ -56,6 +56,7 @@
 //	scheduler kill                          as kill -9: nothing that it says any more arrives
 //	scheduler kill in step [within=2d]      the same while it writes its next step: the broker gets nothing,
 //	                                        a part, or all of it, and the answer is lost
+//	scheduler blind|sees                    while blind, nothing that is written to the bucket reaches it
 //	broker up|down|restart
 //	echoes lose=10% double=5% reorder=5%    of desired state, to all hosts; echoes alone ends that
 //

@@ -36,6 +36,10 @@ type Options struct {
 	// Heartbeat of hosts and Reread, which is how often they read their
 	// document: default a day, jittered.
 	Heartbeat, Reread time.Duration
+	// Republish is how often a light host reports what it has reported before,
+	// jittered; default two days. One that is neither heard nor reports for
+	// seven doesn't count.
+	Republish time.Duration
 	// Renew and Lease are the scheduler's, default 2 h and three times Renew.
 	Renew, Lease time.Duration
 	// Confirm is how long a host takes to enact, default 10 min. A light
@@ -53,6 +57,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 24*time.Hour)
 	o.Reread = cmp.Or(o.Reread, 24*time.Hour)
+	o.Republish = cmp.Or(o.Republish, 2*24*time.Hour)
 	o.Renew = cmp.Or(o.Renew, 2*time.Hour)
 	o.Lease = cmp.Or(o.Lease, 3*o.Renew)
 	o.Confirm = cmp.Or(o.Confirm, 10*time.Minute)
@@ -181,6 +186,7 @@ func (f *Fleet) close() {
 		f.nc.Close()
 	}
 	f.broker.down()
+	time.Sleep(time.Minute) // some of the broker's goroutines end a moment later
 }
 
 // process is a running scheduler.
@@ -277,6 +283,16 @@ func (f *Fleet) SchedulerKillInStep(within time.Duration) bool {
 	case <-time.After(within):
 		return false
 	}
+}
+
+// SchedulerBlind has the scheduler see nothing of what is written to the bucket,
+// while everything else works, or lets it see.
+func (f *Fleet) SchedulerBlind(blind bool) {
+	f.T.Helper()
+	if f.running == nil {
+		f.T.Fatal("the scheduler is down")
+	}
+	f.running.link.setBlind(blind)
 }
 
 // BrokerDown stops the broker, BrokerUp starts it on what it has stored.

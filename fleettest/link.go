@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -34,6 +35,7 @@ type link struct {
 	random *rand.Rand
 	faults Faults
 	cut    bool
+	blind  bool // what consumers of the bucket deliver is held back
 	conns  map[*conn]bool
 	trap   chan struct{} // closed, and the link cut, when the next step is sent; nil: there is none
 }
@@ -82,6 +84,14 @@ func (l *link) setFaults(f Faults) {
 	l.faults = f
 }
 
+// setBlind holds back what consumers of the bucket deliver, all of it and in
+// order, or lets it come, with the next thing that comes anyway. Answers pass.
+func (l *link) setBlind(blind bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blind = blind
+}
+
 // conn passes on what the broker sends, message by message, with the link's
 // faults. What the client sends passes through as it is.
 type conn struct {
@@ -92,6 +102,7 @@ type conn struct {
 	in    *bufio.Reader
 	ready []byte
 	late  []lateEcho
+	held  []byte // while the link is blind
 }
 
 // lateEcho is delivered after so many more echoes.
@@ -153,44 +164,60 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		message, echo, err := c.message(line)
+		message, subject, err := c.message(line)
 		if err != nil {
 			return 0, err
 		}
-		if echo {
-			c.deliver(message)
-		} else {
-			c.ready = message
-		}
+		c.pass(message, subject)
 	}
 	n := copy(p, c.ready)
 	c.ready = c.ready[n:]
 	return n, nil
 }
 
-// message reads what belongs to a line of the protocol, and says whether it is
-// an echo of desired state: MSG and HMSG are followed by so many bytes as their
-// last field says.
-func (c *conn) message(line []byte) (message []byte, echo bool, err error) {
+// pass makes a message ready, or what becomes of it.
+func (c *conn) pass(message, subject []byte) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	switch {
+	case c.link.blind && bytes.HasPrefix(subject, keys):
+		c.held = append(c.held, message...)
+		return
+	case !c.link.blind && len(c.held) > 0:
+		c.ready = append(c.ready, c.held...)
+		c.held = nil
+	}
+	if bytes.HasPrefix(subject, echoes) {
+		c.deliver(message)
+	} else {
+		c.ready = append(c.ready, message...)
+	}
+}
+
+// keys is how the subjects of the bucket's records start.
+var keys = []byte(strings.TrimSuffix(subjects.AllKeys, ">"))
+
+// message reads what belongs to a line of the protocol, and finds its subject:
+// MSG and HMSG are followed by so many bytes as their last field says.
+func (c *conn) message(line []byte) (message, subject []byte, err error) {
 	fields := bytes.Fields(line)
 	if len(fields) < 4 || !bytes.Equal(fields[0], []byte("MSG")) && !bytes.Equal(fields[0], []byte("HMSG")) {
-		return line, false, nil
+		return line, nil, nil
 	}
 	n, err := strconv.Atoi(string(fields[len(fields)-1]))
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	body := make([]byte, n+2)
 	if _, err := io.ReadFull(c.in, body); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
-	return append(line, body...), bytes.HasPrefix(fields[1], echoes), nil
+	return append(line, body...), bytes.Clone(fields[1]), nil
 }
 
+// deliver is for echoes; the link is locked.
 func (c *conn) deliver(message []byte) {
 	l := c.link
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	later := func() {
 		c.late = append(c.late, lateEcho{message, 1 + l.random.IntN(mostLate)})
 	}

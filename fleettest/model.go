@@ -177,6 +177,7 @@ func (m *model) add(name rollout.Host, role rollout.Word, labels map[rollout.Wor
 		// Hosts beat and read at times of their own.
 		m.later(time.Duration(m.random.Float64()*float64(m.options.Heartbeat)), h, m.beats)
 		m.later(time.Duration(m.random.Float64()*float64(m.options.Reread)), h, m.rereads)
+		m.later(time.Duration(m.random.Float64()*float64(m.options.Republish)), h, m.republishes)
 	})
 }
 
@@ -210,6 +211,12 @@ func (m *model) beat(h *light) {
 func (m *model) rereads(h *light) {
 	m.read(h)
 	m.later(m.slotted(m.options.Reread), h, m.rereads)
+}
+
+func (m *model) republishes(h *light) {
+	h.unsent = true
+	m.send(h)
+	m.later(m.slotted(m.options.Republish), h, m.republishes)
 }
 
 // read asks the broker for the host's document.
