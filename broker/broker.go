@@ -142,19 +142,19 @@ func (b *Broker) start() (err error) {
 	b.server, b.lock = s, lock
 	done := make(chan struct{})
 	b.unmend = sync.OnceFunc(func() { close(done) })
-	go b.mend(s, log.trouble, done)
+	go b.mend(s, log, done)
 	return nil
 }
 
 // mend looks after a server that logged an error. A full disk makes it switch
 // JetStream off for good; then this waits until there is space and starts it
 // again. Nothing that was acknowledged is lost by it.
-func (b *Broker) mend(s *server.Server, trouble <-chan struct{}, done <-chan struct{}) {
+func (b *Broker) mend(s *server.Server, log *logger, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
 			return
-		case <-trouble:
+		case <-log.trouble:
 		}
 		for said := false; ; {
 			select {
@@ -162,7 +162,7 @@ func (b *Broker) mend(s *server.Server, trouble <-chan struct{}, done <-chan str
 				return
 			case <-time.After(time.Second): // it logs the error first, then acts on it
 			}
-			if s.JetStreamEnabled() {
+			if s.JetStreamEnabled() && !log.broken.Load() {
 				break
 			}
 			free, enough, err := space(b.options.Dir)

@@ -3,6 +3,8 @@ package broker
 import (
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 )
 
 // logger hands the server's log to slog. The server's notices are no news to an
@@ -11,6 +13,9 @@ type logger struct {
 	slog    *slog.Logger
 	fatal   chan string   // the first reason why the server can't go on
 	trouble chan struct{} // that it logged an error
+	// broken is set by an error after which a stream takes nothing more until
+	// the server is started again.
+	broken atomic.Bool
 }
 
 func (l *logger) Noticef(format string, v ...any) {
@@ -22,7 +27,11 @@ func (l *logger) Warnf(format string, v ...any) {
 }
 
 func (l *logger) Errorf(format string, v ...any) {
-	l.slog.Error("broker error", "text", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	l.slog.Error("broker error", "text", text)
+	if strings.Contains(strings.ToLower(text), "critical write error") {
+		l.broken.Store(true)
+	}
 	select {
 	case l.trouble <- struct{}{}:
 	default:

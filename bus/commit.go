@@ -16,6 +16,11 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
+// MaxHeader is the largest header of a record, in bytes. The broker takes 64 KiB,
+// but a sourced copy carries a longer one: a record that fits into the bucket
+// and not into the audit log would end the sourcing for good.
+const MaxHeader = 56 << 10
+
 // MaxBatch is the most messages that the broker takes in one atomic batch.
 const MaxBatch = 1000
 
@@ -87,12 +92,16 @@ func check(js jetstream.JetStream, msgs []Message) error {
 			expected[e.Subject] = e.Sequence
 		}
 		written[m.Subject] = true
-		size := len(m.Data)
+		header := 0
 		for k, vs := range m.Header {
 			for _, v := range vs {
-				size += len(k) + len(v) + 4
+				header += len(k) + len(v) + 4
 			}
 		}
+		if header > MaxHeader {
+			return fmt.Errorf("message %d, on %s: a header of %d bytes: at most %d are allowed", i+1, m.Subject, header, MaxHeader)
+		}
+		size := header + len(m.Data)
 		// What Commit adds to the header stays under 1 KiB beside the subject.
 		if limit := js.Conn().MaxPayload(); limit > 0 && int64(size+len(m.Subject)+1024) > limit {
 			return fmt.Errorf("message %d, on %s: %d bytes are too many for the broker, which takes %d: %w", i+1, m.Subject, size, limit, nats.ErrMaxPayload)

@@ -71,6 +71,7 @@ func streams(replicas int) []jetstream.StreamConfig {
 	hosts.Description = "Tsunami: the inventory, as the KV bucket " + subjects.HostsBucket
 	hosts.Subjects = []string{subjects.AllHosts}
 	hosts.MaxMsgsPerSubject = hostsHistory
+	hosts.MaxMsgSize = MaxHeader // with its header: hosts write here, and see there
 	hosts.Discard = jetstream.DiscardNew
 	hosts.AllowDirect = true
 

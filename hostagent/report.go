@@ -70,7 +70,7 @@ func (a *agent) startReport(now time.Time) {
 	if !a.reportReady() || now.Before(a.reportDueAt()) {
 		return
 	}
-	body, err := subjects.Encode(a.report())
+	body, err := encodeReport(a.report())
 	if err != nil {
 		// Every part of a report encodes; a fault here is the agent's own.
 		a.Logger.Error("the report can't be encoded", "host", a.host, "err", err)
@@ -80,6 +80,26 @@ func (a *agent) startReport(now time.Time) {
 	a.reportSent = true
 	a.reportAt = now.Add(a.jittered(a.Republish))
 	a.put(bus.Message{Subject: subjects.HostSubject(a.host), Data: body}, false)
+}
+
+// maxReport is well within what the inventory takes: bus.MaxHeader.
+const maxReport = 48 << 10
+
+// encodeReport encodes a report, shortening what programs said until it fits.
+func encodeReport(r *rollout.Report) ([]byte, error) {
+	body, err := subjects.Encode(r)
+	for keep := maxError / 4; err == nil && len(body) > maxReport && keep > 0; keep /= 4 {
+		for name, e := range r.Enact {
+			e.Error = printable(e.Error, keep)
+			r.Enact[name] = e
+		}
+		for id, c := range r.Checks {
+			c.Output = printable(c.Output, keep)
+			r.Checks[id] = c
+		}
+		body, err = subjects.Encode(r)
+	}
+	return body, err
 }
 
 func (a *agent) reportReady() bool { return a.started && !a.reportSent && a.nc.IsConnected() }

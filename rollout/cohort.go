@@ -19,6 +19,7 @@ type cohort struct {
 	where    Where
 	limits   []Where
 	active   bool // a live rollout or a layer: indexed
+	unfit    bool // left alone: see PutRolloutUnfit
 
 	roles  map[Word]*role
 	groups []*group          // sorted by key
@@ -111,13 +112,19 @@ func (c *cohort) selects(h *host) bool {
 
 func (c *cohort) over() time.Duration { return time.Duration(c.record.Spec.Ramp.Over) }
 
-// add makes the host a member. The caller updates it afterwards.
+// add makes the host a member. The caller updates it afterwards. One that never
+// reported itself can only be an outsider.
 func (c *cohort) add(h *host, outside bool) *member {
-	limit := slices.IndexFunc(c.limits, func(w Where) bool {
-		ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
-		return ok && err == nil
-	})
-	m := &member{name: h.name, host: h, cohort: c, group: c.group(h.report.Role, limit), key: salted(c.record.Salt, string(h.name)), spread: c.spreadOf(h), outside: outside}
+	m := &member{name: h.name, host: h, cohort: c, outside: outside}
+	if h.report == nil {
+		m.group = c.group("", -1)
+	} else {
+		limit := slices.IndexFunc(c.limits, func(w Where) bool {
+			ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
+			return ok && err == nil
+		})
+		m.group, m.key, m.spread = c.group(h.report.Role, limit), salted(c.record.Salt, string(h.name)), c.spreadOf(h)
+	}
 	g := m.group
 	m.index = len(g.members)
 	g.members = append(g.members, m)
@@ -157,6 +164,14 @@ func (c *cohort) remove(m *member) {
 	g.members[m.index].index = m.index
 	g.members = g.members[:last]
 	g.dirty = true
+	if last > 0 {
+		return
+	}
+	// Roles come and go; those that nobody is in are forgotten.
+	c.groups = slices.DeleteFunc(c.groups, func(o *group) bool { return o == g })
+	if !slices.ContainsFunc(c.groups, func(o *group) bool { return o.role == g.role }) {
+		delete(c.roles, g.role.name)
+	}
 }
 
 func groupKey(role Word, limit int) string {
@@ -267,8 +282,9 @@ func (h *host) confirms(name Name, v Value, t Told) bool {
 		return false
 	}
 	for _, id := range t.Checks {
-		c, ok := r.Checks[id]
-		if ok && (c.Status != Passing || c.Generation < t.Generation) {
+		// A check that is no longer there doesn't pass: the change may have
+		// taken it away.
+		if c := r.Checks[id]; c.Status != Passing || c.Generation < t.Generation {
 			return false
 		}
 	}

@@ -35,12 +35,14 @@ type Step struct {
 	// Rollout is the rollout behind the step, whose abort fences it; "" where
 	// none is.
 	Rollout ID
-	// Abort is the sequence that abort.<Rollout> is expected to have.
-	Abort    uint64
-	Tells    []Tell
-	Records  []RecordChange
-	Progress *Progress
-	Variable *Variable
+	// Abort is the sequence that abort.<Rollout> is expected to have, and Stop
+	// that of the key stop where the step tells anybody: as they were when it
+	// was decided.
+	Abort, Stop uint64
+	Tells       []Tell
+	Records     []RecordChange
+	Progress    *Progress
+	Variable    *Variable
 }
 
 // Decision is what to do now, and when to decide again if nothing changes.
@@ -64,7 +66,7 @@ func (d *Decision) wake(at time.Time) {
 func Decide(s *Snapshot, now time.Time) Decision {
 	var d Decision
 	for _, c := range s.ordered {
-		if a := s.aborts[c.id]; a.Sequence > c.record.Acknowledged && c.record.State.Live() && c.record.State != StateFrozen {
+		if a := s.aborts[c.id]; a.Sequence > c.record.Acknowledged && c.record.State.Live() && c.record.State != StateFrozen && !c.unfit {
 			d.Steps = append(d.Steps, s.freeze(c, a, now))
 		}
 	}
@@ -76,7 +78,7 @@ func Decide(s *Snapshot, now time.Time) Decision {
 		return d
 	}
 	for _, c := range s.ordered {
-		if !c.active {
+		if !c.active || c.unfit {
 			continue
 		}
 		if steps := s.advance(c, now, &d); len(steps) > 0 {
@@ -136,7 +138,7 @@ func (s *Snapshot) documents(now time.Time) (Step, bool) {
 	if s.Stopped() || s.behind {
 		return Step{}, false
 	}
-	var step Step
+	step := Step{Stop: s.stop.Sequence}
 	slices.SortFunc(s.waiting, func(a, b *host) int { return cmp.Compare(a.name, b.name) }) // not in the order of the facts
 	keep := s.waiting[:0]
 	for i, h := range s.waiting {
@@ -160,7 +162,7 @@ func (s *Snapshot) documents(now time.Time) (Step, bool) {
 // needs says why the host is to be given a document apart from any rollout.
 func (s *Snapshot) needs(h *host) Reason {
 	switch {
-	case !h.counts():
+	case !h.counts() || h.unfit:
 		return Reason{}
 	case h.damaged && h.desired != nil:
 		return Reason{Code: ByRestore}
@@ -212,7 +214,7 @@ func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
 
 // maxChecks bounds what a document remembers of a host's checks, so that one
 // host's report can't make a batch too big for the broker.
-const maxChecks = 64
+const maxChecks = 16
 
 // next copies a document for a change. The receiver may be nil.
 func (d *Desired) next(generation uint64) Desired {
@@ -301,8 +303,15 @@ func (c *cohort) targets() map[string]int {
 			out[g.key] = g.target(c)
 		}
 	}
+	if len(out) > maxPhases {
+		return nil
+	}
 	return out
 }
+
+// maxPhases is how many roles' phases a record has room for. Where there are
+// more, all have a hash: as even as it gets with so many.
+const maxPhases = 10_000
 
 // note writes the progress where what holds the rollout has changed.
 func (s *Snapshot) note(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) []Step {

@@ -41,7 +41,7 @@ type Record struct {
 	Salt string `json:"salt"`
 	// Theta is the phase in [0,1) of each role (or part of one that a limit cuts out), fixed when the ramp's clock first
 	// starts; a role that isn't in it gets a hash.
-	Theta map[string]float64 `json:"theta,omitempty"`
+	Theta map[string]float64 `json:"theta,omitzero"`
 	// Acknowledged is the sequence of the newest revision of abort.<id> that a
 	// named operator has acknowledged; 0 where there was none.
 	Acknowledged uint64 `json:"acknowledged,omitempty"`

@@ -144,11 +144,11 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 // tellable says whether the host can be told now; if it only has to settle,
 // when it can.
 func (r *round) tellable(h *host) (bool, time.Time) {
-	if h.presence != Online || h.desired == nil || h.damaged {
+	if h.presence != Online || h.desired == nil || h.damaged || h.unfit {
 		return false, time.Time{}
 	}
 	if settle := time.Duration(r.c.record.Spec.Settle); settle > 0 {
-		if at := h.lastTold().Add(settle); at.After(r.now) {
+		if at := h.lastTold(r.now).Add(settle); at.After(r.now) {
 			return false, at
 		}
 	}
@@ -214,6 +214,8 @@ func (r *round) ending() (Reason, bool) {
 				continue
 			}
 			switch {
+			case m.host.unfit || m.host.damaged:
+				return Reason{Code: RecordDamaged, Host: m.host.name, Detail: "host " + string(m.host.name) + " has no good document"}, false
 			case !r.room():
 				return r.full(), false
 			case !r.roleRoom(g.role):
@@ -254,7 +256,7 @@ func (r *round) steps(clock, caughtUp time.Duration, running bool, hold Reason) 
 		} else {
 			p.Elapsed, p.Running, p.Hold = chosen[n-1].at, true, Reason{}
 		}
-		step := Step{Rollout: c.id, Abort: c.record.Acknowledged, Progress: &p}
+		step := Step{Rollout: c.id, Abort: c.record.Acknowledged, Stop: r.s.stop.Sequence, Progress: &p}
 		for _, ch := range chosen[:n] {
 			step.Tells = append(step.Tells, r.tell(ch))
 		}

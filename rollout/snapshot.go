@@ -52,6 +52,7 @@ type host struct {
 	floor          uint64   // the highest generation that it was told before it was decommissioned
 	presence       Presence
 	damaged        bool // its document was overwritten or deleted by hand
+	unfit          bool // it is left alone: see PutUnfit
 	decommissioned bool
 	queued         bool // in waiting
 	members        []*member
@@ -133,7 +134,7 @@ func (s *Snapshot) PutDesired(name Host, d *Desired) {
 	if d.Generation <= h.floor {
 		return
 	}
-	h.desired, h.damaged, h.decommissioned = d, false, false
+	h.desired, h.damaged, h.unfit, h.decommissioned = d, false, false, false
 	h.floor = max(h.floor, d.Generation)
 	s.enlistIfMissing(h)
 	s.refresh(h)
@@ -147,11 +148,34 @@ func (s *Snapshot) PutDamaged(name Host) {
 	s.refresh(h)
 }
 
+// PutUnfit says that nothing can be told to the host: its document doesn't fit
+// into a message, say, or was written by a newer scheduler. It is left alone
+// until it is decommissioned, or a document of its arrives that can be read.
+func (s *Snapshot) PutUnfit(name Host) { s.host(name).unfit = true }
+
+// PutRolloutUnfit says that the rollout's newest record can't be read. The
+// rollout is left alone until there is one that can.
+func (s *Snapshot) PutRolloutUnfit(id ID) {
+	if c := s.cohorts[id]; c != nil {
+		c.unfit = true
+	}
+}
+
+// MostLed is the highest reading of the leaders' clock that any progress has:
+// it can't have been less.
+func (s *Snapshot) MostLed() time.Duration {
+	var most time.Duration
+	for _, c := range s.cohorts {
+		most = max(most, c.progress.Led)
+	}
+	return most
+}
+
 // PutDecommissioned takes a host out until it reports itself again. The
 // generation is that of the delete marker.
 func (s *Snapshot) PutDecommissioned(name Host, generation uint64) {
 	h := s.host(name)
-	h.desired, h.damaged, h.decommissioned = nil, false, true
+	h.desired, h.damaged, h.unfit, h.decommissioned = nil, false, false, true
 	h.floor = max(h.floor, generation)
 	s.dismiss(h)
 }
@@ -183,13 +207,15 @@ func (s *Snapshot) PutRollout(id ID, r *Record) error {
 			return err
 		}
 		s.cohorts[id] = c
-		s.ordered = append(s.ordered, c)
-		slices.SortFunc(s.ordered, func(a, b *cohort) int {
+		i, _ := slices.BinarySearchFunc(s.ordered, c, func(a, b *cohort) int {
 			return cmp.Or(a.record.Created.Compare(b.record.Created), cmp.Compare(a.id, b.id))
 		})
+		s.ordered = slices.Insert(s.ordered, i, c)
 	}
-	c.record = r
-	s.activate(c.record.Spec.Variable)
+	c.record, c.unfit = r, false
+	if c.active || r.State.Live() || r.State == StateCompleted {
+		s.activate(r.Spec.Variable)
+	}
 	return nil
 }
 
@@ -273,7 +299,7 @@ func (s *Snapshot) dismiss(h *host) {
 // told and is no longer selected, or gone, stays as an outsider: a host that
 // never confirms keeps its place in flight.
 func (s *Snapshot) join(h *host, c *cohort) {
-	if h.report == nil || h.decommissioned {
+	if h.decommissioned {
 		return
 	}
 	outside := !h.counts() || !c.selects(h)
@@ -307,8 +333,9 @@ func (h *host) update() {
 	}
 }
 
-// lastTold is when the host was last told anything.
-func (h *host) lastTold() time.Time {
+// lastTold is when the host was last told anything: not after now, whatever the
+// clock of the scheduler said that told it.
+func (h *host) lastTold(now time.Time) time.Time {
 	var last time.Time
 	if h.desired != nil {
 		for _, t := range h.desired.Told {
@@ -316,6 +343,9 @@ func (h *host) lastTold() time.Time {
 				last = t.Time
 			}
 		}
+	}
+	if last.After(now) {
+		return now
 	}
 	return last
 }

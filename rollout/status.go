@@ -96,6 +96,9 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 
 // why is the reason that a person is shown.
 func (s *Snapshot) why(c *cohort, now time.Time) Reason {
+	if c.unfit {
+		return Reason{Code: RecordDamaged, Detail: "its record can't be read by this scheduler, which leaves it alone"}
+	}
 	switch c.record.State {
 	case StatePending:
 		return s.pending(c, now)
@@ -128,10 +131,12 @@ func (s *Snapshot) why(c *cohort, now time.Time) Reason {
 // roles sums the groups up by role. The clock shows `clock` at started.
 func (s *Snapshot) roles(c *cohort, started time.Time, clock time.Duration) []RoleStatus {
 	out := make([]RoleStatus, 0, len(c.roles))
+	at := make(map[Word]int, len(c.roles))
 	for _, g := range c.groups {
-		i := slices.IndexFunc(out, func(r RoleStatus) bool { return r.Role == g.role.name })
-		if i < 0 {
+		i, ok := at[g.role.name]
+		if !ok {
 			i = len(out)
+			at[g.role.name] = i
 			out = append(out, RoleStatus{Role: g.role.name})
 		}
 		r := &out[i]
@@ -142,8 +147,8 @@ func (s *Snapshot) roles(c *cohort, started time.Time, clock time.Duration) []Ro
 		r.Failed += g.failed
 		r.InFlight += g.inFlight()
 		if l := g.line(c); l.quota(clock) < l.t {
-			if at := started.Add(l.due(l.quota(clock)+1) - clock); r.Next.IsZero() || at.Before(r.Next) {
-				r.Next = at
+			if due := started.Add(l.due(l.quota(clock)+1) - clock); r.Next.IsZero() || due.Before(r.Next) {
+				r.Next = due
 			}
 		}
 	}
@@ -231,6 +236,20 @@ func (s *Snapshot) LiveRollout(variable Name) ID {
 		return c.id
 	}
 	return ""
+}
+
+// Carriers counts the hosts that were told a value of the variable, those that
+// never reported themselves included.
+func (s *Snapshot) Carriers(variable Name) int {
+	n := 0
+	for _, h := range s.hosts {
+		if h.desired != nil && !h.decommissioned {
+			if _, ok := h.desired.Values[variable]; ok {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Drifted says whether the host runs something else than it was told, or,
@@ -331,8 +350,8 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	case Unheard:
 		block(Reason{Code: HostUnheard})
 	}
-	if h.damaged || h.desired == nil {
-		block(Reason{Code: RecordDamaged, Detail: "the host has no good document yet"})
+	if h.damaged || h.unfit || h.desired == nil {
+		block(Reason{Code: RecordDamaged, Detail: "the host has no good document"})
 	}
 	m := h.members[slices.IndexFunc(h.members, func(m *member) bool { return m.cohort == c })]
 	g := m.group
@@ -349,7 +368,7 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 		}
 	}
 	block(r)
-	if settled := h.lastTold().Add(time.Duration(c.record.Spec.Settle)); settled.After(now) {
+	if settled := h.lastTold(now).Add(time.Duration(c.record.Spec.Settle)); settled.After(now) {
 		block(Reason{Code: HostSettling, Detail: "until " + settled.UTC().Format(time.RFC3339)})
 	}
 	if c.progress.Running || c.record.State == StatePending && why.Code != WaitingForRollout {

@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -40,23 +41,11 @@ func (r *Record) complete(now time.Time) {
 // for a document that is wrong, and an error wrapping ErrRefused for one that
 // is right but can't be started now.
 func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Step, error) {
-	if err := s.Check(spec); err != nil {
+	if err := s.Admit(spec, s.variables[spec.Variable], nil); err != nil {
 		return Step{}, err
 	}
-	if s.cohorts[spec.Name] != nil {
-		return Step{}, refusef("there is a rollout %s already, and an id is never used again: choose another name", spec.Name)
-	}
-	if a := s.aborts[spec.Name]; a.Sequence > 0 {
-		return Step{}, refusef("abort.%s exists already (sequence %d): choose another name", spec.Name, a.Sequence)
-	}
 	step := Step{Rollout: spec.Name, Progress: &Progress{Led: s.Led(now), CaughtUp: -1}}
-	live := s.liveOf(spec.Variable)
-	switch {
-	case live == nil && spec.Supersedes != "":
-		return Step{}, refusef("%s isn't a live rollout of %s: leave supersedes out", spec.Supersedes, spec.Variable)
-	case live != nil && spec.Supersedes != live.id:
-		return Step{}, refusef("%s of %s is %s: cancel it, or start this one with supersedes: %s", live.id, spec.Variable, live.record.State, live.id)
-	case live != nil:
+	if live := s.liveOf(spec.Variable); live != nil {
 		old := *live.record
 		old.become(StateSuperseded, author, "superseded by "+string(spec.Name), now)
 		step.Records = append(step.Records, RecordChange{live.id, old})
@@ -65,6 +54,28 @@ func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Ste
 	r.become(StatePending, author, "created", now)
 	step.Records = append(step.Records, RecordChange{spec.Name, r})
 	return step, nil
+}
+
+// Admit says whether the rollout could be created, with the variable as it will
+// be by then, and with those rollouts there that are created before.
+func (s *Snapshot) Admit(spec Spec, v *Variable, before []ID) error {
+	if err := s.check(spec, v, before); err != nil {
+		return err
+	}
+	if s.cohorts[spec.Name] != nil {
+		return refusef("there is a rollout %s already, and an id is never used again: choose another name", spec.Name)
+	}
+	if a := s.aborts[spec.Name]; a.Sequence > 0 {
+		return refusef("abort.%s exists already (sequence %d): choose another name", spec.Name, a.Sequence)
+	}
+	live := s.liveOf(spec.Variable)
+	switch {
+	case live == nil && spec.Supersedes != "":
+		return refusef("%s isn't a live rollout of %s: leave supersedes out", spec.Supersedes, spec.Variable)
+	case live != nil && spec.Supersedes != live.id:
+		return refusef("%s of %s is %s: cancel it, or start this one with supersedes: %s", live.id, spec.Variable, live.record.State, live.id)
+	}
+	return nil
 }
 
 // created is when a rollout counts as created: now, but after every other, so
@@ -80,13 +91,17 @@ func (s *Snapshot) created(now time.Time) time.Time {
 
 // Check says whether the document is right in itself and for its variable.
 func (s *Snapshot) Check(spec Spec) error {
+	return s.check(spec, s.variables[spec.Variable], nil)
+}
+
+func (s *Snapshot) check(spec Spec, v *Variable, before []ID) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	if err := spec.Fits(s.variables[spec.Variable]); err != nil {
+	if err := spec.Fits(v); err != nil {
 		return err
 	}
-	if spec.After != "" && s.cohorts[spec.After] == nil {
+	if spec.After != "" && s.cohorts[spec.After] == nil && !slices.Contains(before, spec.After) {
 		return fieldErrorf("after", "there is no rollout %s", spec.After)
 	}
 	return nil
@@ -116,6 +131,9 @@ func (s *Snapshot) Pause(id, by ID, why string, now time.Time) (Step, error) {
 	}
 	if c.record.State != StateRunning {
 		return Step{}, refusef("%s is %s: only a running rollout can be paused", id, c.record.State)
+	}
+	if a := s.aborts[id]; a.Sequence > c.record.Acknowledged {
+		return Step{}, refusef("%s is being frozen by abort %d (%s)", id, a.Sequence, a.Why)
 	}
 	r := *c.record
 	r.become(StatePaused, by, why, now)
@@ -169,6 +187,19 @@ func (s *Snapshot) Cancel(id, by ID, why string, now time.Time) (Step, error) {
 }
 
 func notFound(kind, name string) error { return fmt.Errorf("%s %s: %w", kind, name, ErrNotFound) }
+
+// Retire ends the layers of a variable that is being deleted.
+func (s *Snapshot) Retire(variable Name, by ID, now time.Time) []RecordChange {
+	var out []RecordChange
+	for _, c := range s.ordered {
+		if c.active && c.record.State == StateCompleted && c.record.Spec.Variable == variable {
+			r := *c.record
+			r.become(StateCancelled, by, "its variable was deleted", now)
+			out = append(out, RecordChange{c.id, r})
+		}
+	}
+	return out
+}
 
 // Restore makes the step that puts a rollout's record back after it was
 // overwritten or deleted by hand. Somebody may have meant to stop it, so one

@@ -95,8 +95,7 @@ func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	}
 	reached, err := auditedUpTo(ctx, s)
 	if err != nil {
-		s.problems["audit"] = "the audit log can't be read: " + err.Error()
-		s.log.Warn("audit log not read", "err", err)
+		s.problem("audit", "the audit log can't be read: "+err.Error())
 	} else {
 		delete(s.problems, "audit")
 		a.audited(reached)
@@ -104,8 +103,9 @@ func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	behind := err != nil || a.behind()
 	s.snap.PutAuditBehind(behind)
 	s.changed = true
+	now = time.Now() // asking took its time
 	a.next = now.Add(auditWait)
-	if a.reached < a.floor {
+	if err == nil && a.reached < a.floor {
 		a.next = now.Add(50 * time.Millisecond) // at the start: it is seconds behind at most, as a rule
 	}
 }

@@ -39,7 +39,10 @@ func (s *scheduler) commit(ctx context.Context, step rollout.Step, now time.Time
 
 // renew writes the lease and, in the same batch, the rest.
 func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Message, now time.Time) error {
+	led := s.leading
 	l.Renewed, l.Step = now.UTC(), random()
+	s.lost, s.found = l.Step, false
+	before := s.revisions[subjects.KindLeader.Subject("")]
 	body, err := subjects.Encode(l)
 	if err != nil {
 		return err
@@ -52,15 +55,14 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 		err = s.await(ctx, last)
 	case errors.Is(err, bus.ErrUnknown):
 		s.log.Warn("answer to a batch lost", "err", err)
-		err = s.settle(ctx, l)
+		err = s.settle(ctx, l, before)
 	case errors.Is(err, bus.ErrRefused), errors.Is(err, bus.ErrInFlight):
 		if reread := s.reread(ctx); reread != nil {
 			err = errors.Join(err, reread)
 		}
 	}
 	if err != nil {
-		if s.leading && s.leader.Holder != s.holder {
-			s.deposed()
+		if led && !s.leading {
 			return fmt.Errorf("%w: %w", errDeposed, err)
 		}
 		return err
@@ -76,38 +78,34 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 }
 
 // settle finds out whether a batch committed whose answer was lost. l is the
-// lease's record in it. It returns nil if it did.
-func (s *scheduler) settle(ctx context.Context, l subjects.Leader) error {
-	lost, settled := l.Step, errors.New("its answer was lost, and it was never written")
+// lease's record in it, before the revision that it expected. It returns nil if
+// it did: the mirror takes in every revision of the lease, and notes the step.
+func (s *scheduler) settle(ctx context.Context, l subjects.Leader, before uint64) error {
+	key := subjects.KindLeader.Subject("")
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		err := s.reread(ctx)
-		if err == nil {
-			if s.leader.Step == lost {
-				return nil
-			}
+		switch {
+		case s.found:
+			return nil
+		case s.revisions[key] != before:
+			// Another revision took the place that the batch expected.
+			return errors.New("its answer was lost, and it was never written")
+		case err == nil:
 			// Not there yet. A renewal that expects the same revision settles
 			// it: only one of the two can ever commit.
-			l.Step = random()
-			body, encodeErr := subjects.Encode(l)
+			settling := l
+			settling.Step = random()
+			body, encodeErr := subjects.Encode(settling)
 			if encodeErr != nil {
 				return encodeErr
 			}
 			var last uint64
-			last, err = bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
-			switch {
-			case err == nil:
-				if err := s.await(ctx, last); err != nil {
-					return err
-				}
+			if last, err = bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)}); err == nil {
+				err = s.await(ctx, last)
+			}
+			if err == nil {
 				s.snap.PutLead(l.Led, time.Now())
-				return settled
-			case errors.Is(err, bus.ErrRefused):
-				if err = s.reread(ctx); err == nil {
-					if s.leader.Step == lost {
-						return nil
-					}
-					return settled
-				}
+				continue
 			}
 		}
 		if wait >= time.Second {
@@ -158,15 +156,18 @@ func (s *scheduler) await(ctx context.Context, sequence uint64) error {
 // encode makes the messages of a step that follow the lease's.
 func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, error) {
 	var out []bus.Message
-	stop := &bus.Expect{Subject: subjects.KindStop.Subject(""), Sequence: s.snap.Stop().Sequence}
+	stop := &bus.Expect{Subject: subjects.KindStop.Subject(""), Sequence: step.Stop}
 	for _, t := range step.Tells {
 		c := subjects.Change{
 			Host: t.Host, Desired: t.Desired, Rollout: step.Rollout, Variable: t.Variable,
 			Previous: t.Previous, Reason: t.Reason, Actor: t.Actor, Time: now,
 		}
 		h, body, err := c.Encode()
+		if err == nil && size(h)+len(body) > bus.MaxHeader {
+			err = fmt.Errorf("it has %d bytes, more than the %d that a record may have: fewer variables or checks on the host", size(h)+len(body), bus.MaxHeader)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("encoding the document of %s: %w", t.Host, err)
+			return nil, &unfitError{t.Host, err}
 		}
 		out = append(out, bus.Message{Subject: subjects.KindDesired.Subject(string(t.Host)), Header: h, Data: body, Expect: stop})
 	}
@@ -198,6 +199,29 @@ func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, err
 	}
 	return out, nil
 }
+
+// size is a header's, in bytes.
+func size(h subjects.Header) int {
+	n := 0
+	for k, vs := range h {
+		for _, v := range vs {
+			n += len(k) + len(v) + 4
+		}
+	}
+	return n
+}
+
+// unfitError says that one host's document can't be written.
+type unfitError struct {
+	host rollout.Host
+	err  error
+}
+
+func (e *unfitError) Error() string {
+	return fmt.Sprintf("the document of %s can't be written: %v", e.host, e.err)
+}
+
+func (e *unfitError) Unwrap() error { return e.err }
 
 // written is the header by which the scheduler knows its own records from what
 // was put by hand.
@@ -237,7 +261,7 @@ func (s *scheduler) tell(step rollout.Step) {
 		}
 		return
 	}
-	const most = 5
+	const most = 50
 	hosts := make([]rollout.Host, 0, most)
 	for i, t := range step.Tells {
 		s.m.tells.WithLabelValues(string(t.Reason.Code)).Inc()

@@ -80,6 +80,9 @@ func (m *metrics) observe(s *scheduler, now time.Time) {
 		m.hosts.WithLabelValues(p.String()).Set(float64(n))
 	}
 	m.rollouts.Reset()
+	if !s.leading {
+		return // the leader shows them
+	}
 	for _, id := range s.snap.Rollouts() {
 		st, err := s.snap.Status(id, now)
 		if err != nil || !st.Layer && !st.Record.State.Live() {

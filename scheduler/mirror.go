@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -35,7 +36,11 @@ func (s *scheduler) load(ctx context.Context) error {
 	})
 	for _, m := range stored {
 		s.apply(ctx, m)
+		if s.unread != nil {
+			return s.unread
+		}
 	}
+	s.leader.Led = max(s.leader.Led, s.snap.MostLed())
 	s.audit.loaded()
 	reports, err := collect(ctx, s.inventory)
 	if err != nil {
@@ -106,15 +111,22 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 			s.log.Warn("everything is stopped", "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
 	case subjects.KindLeader:
-		s.applyLeader(m)
+		err = s.applyLeader(ctx, m)
 	}
 	key := kind.Key(name)
 	if err != nil {
-		s.problems[key] = err.Error()
-		s.log.Error("record not taken", "key", key, "sequence", m.Sequence, "err", err)
+		s.problem(key, err.Error())
 		return
 	}
 	delete(s.problems, key)
+}
+
+// problem notes what a person has to see to, and logs it if it is news.
+func (s *scheduler) problem(key, text string) {
+	if s.problems[key] != text {
+		s.problems[key] = text
+		s.log.Error("a person has to see to it", "about", key, "problem", text)
+	}
 }
 
 // abort is what the core knows of an abort. One put by hand names no time: the
@@ -135,18 +147,37 @@ func (s *scheduler) news() slog.Level {
 	return slog.LevelDebug
 }
 
-func (s *scheduler) applyLeader(m bus.Msg) {
+// decodeLease decodes a lease's record, which always has a step and the seed.
+func decodeLease(m bus.Msg) (*subjects.Leader, error) {
+	l, err := subjects.Decode[subjects.Leader](m.Data)
+	if err == nil && (m.Header.Deleted() || l.Step == "" || l.Seed == "") {
+		err = subjects.ErrForeign
+	}
+	return l, err
+}
+
+func (s *scheduler) applyLeader(ctx context.Context, m bus.Msg) error {
 	s.revisions[m.Subject] = m.Sequence
 	s.leaderAt = time.Now()
-	l, err := subjects.Decode[subjects.Leader](m.Data)
-	if err != nil || m.Header.Deleted() {
-		// Put or deleted by hand. The lease's holder writes it again; nobody
-		// else takes it before it has run out.
-		s.log.Error("lease overwritten or deleted by hand", "sequence", m.Sequence)
+	l, err := decodeLease(m)
+	if err != nil {
+		// The lease's holder writes it again; nobody else takes it before it
+		// has run out. Who starts with it so goes by the one before.
 		s.renewed = time.Time{}
-		return
+		if s.leader.Seed == "" {
+			good, histErr := lastGood(ctx, s, m.Subject, decodeLease)
+			if histErr != nil {
+				return histErr
+			}
+			if good != nil {
+				good.Holder = ""
+				s.leader = *good
+			}
+		}
+		return fmt.Errorf("the lease was overwritten or deleted by hand: %w", err)
 	}
 	s.leader = *l
+	s.found = s.found || l.Step == s.lost
 	if s.loaded && l.Holder != s.holder {
 		s.o.TakeAtOnce = false // its last holder lives
 	}
@@ -156,6 +187,7 @@ func (s *scheduler) applyLeader(m bus.Msg) {
 	if !s.leading {
 		s.snap.PutLead(l.Led, time.Time{})
 	}
+	return nil
 }
 
 func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) error {
@@ -171,6 +203,10 @@ func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) er
 	if err == nil {
 		s.putChange(c, m.Time)
 		return nil
+	}
+	if errors.Is(err, subjects.ErrUnreadable) {
+		s.snap.PutUnfit(host)
+		return fmt.Errorf("the host is left alone: %w", err)
 	}
 	if !known {
 		good, histErr := lastGood(ctx, s, m.Subject, func(m bus.Msg) (*subjects.Change, error) {
@@ -209,6 +245,7 @@ func (s *scheduler) putChange(c *subjects.Change, at time.Time) {
 func lastGood[T any](ctx context.Context, s *scheduler, subject string, decode func(bus.Msg) (*T, error)) (*T, error) {
 	history, err := bus.History(ctx, s.js, subjects.Stream, subject)
 	if err != nil {
+		s.unread = fmt.Errorf("a record was changed by hand, and the one before can't be read: %w", err)
 		return nil, err
 	}
 	for _, m := range slices.Backward(history) {
@@ -224,7 +261,11 @@ func decodeOwn[T any](m bus.Msg) (*T, error) {
 	if m.Header.Get(subjects.HeaderTime) == "" || m.Header.Deleted() {
 		return nil, subjects.ErrForeign
 	}
-	return subjects.Decode[T](m.Data)
+	v, err := subjects.Decode[T](m.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", subjects.ErrUnreadable, err)
+	}
+	return v, nil
 }
 
 func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) error {
@@ -248,6 +289,10 @@ func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) 
 		if err := s.snap.PutRollout(id, good); err != nil {
 			return err
 		}
+	}
+	if errors.Is(err, subjects.ErrUnreadable) {
+		s.snap.PutRolloutUnfit(id)
+		return fmt.Errorf("the rollout is left alone: %w", err)
 	}
 	s.damaged[id] = true
 	return fmt.Errorf("overwritten or deleted by hand, put back as it was: %w", err)
@@ -334,8 +379,7 @@ func (s *scheduler) report(m bus.Msg) {
 	}
 	key := "report " + string(host)
 	if err != nil {
-		s.problems[key] = "the host's report can't be read: " + err.Error()
-		s.log.Warn("report not taken", "host", host, "err", err)
+		s.problem(key, "the host's report can't be read: "+err.Error())
 		return
 	}
 	delete(s.problems, key)
@@ -363,12 +407,13 @@ func (s *scheduler) beat(h rollout.Host) {
 
 // sweep notes who has gone silent.
 func (s *scheduler) sweep(now time.Time) {
-	if now.Sub(s.swept) < s.o.Heartbeat/2 {
+	since := now.Sub(s.swept)
+	if since < s.o.Heartbeat/2 {
 		return
 	}
 	s.swept = now
-	if !s.o.Conn.IsConnected() {
-		s.listening = now // nobody can be heard: that a host is silent says nothing
+	if since > 2*s.o.Heartbeat || !s.o.Conn.IsConnected() {
+		s.listening = now // nobody could be heard: that a host is silent says nothing
 	}
 	for h := range s.touched {
 		s.place(h, now)
@@ -382,10 +427,10 @@ func (s *scheduler) place(h rollout.Host, now time.Time) {
 	switch {
 	case !heard.IsZero() && now.Sub(heard) <= 3*s.o.Heartbeat:
 		p = rollout.Online
-	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
-		p = rollout.Gone
 	case now.Sub(s.listening) <= 3*s.o.Heartbeat:
 		p = rollout.Unheard
+	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
+		p = rollout.Gone
 	}
 	s.changed = s.snap.PutPresence(h, p) || s.changed
 }

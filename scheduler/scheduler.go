@@ -66,6 +66,9 @@ type scheduler struct {
 	leaderAt time.Time       // when its revision was seen to change, by our clock
 	leading  bool
 	renewed  time.Time // when we last committed
+	lost     string    // the step whose answer is awaited
+	found    bool      // it was seen in the lease
+	unread   error     // a history that couldn't be read
 	consumed uint64    // the bucket's sequence that the mirror has reached
 
 	revisions  map[string]uint64 // of rollout.* and variable.* keys
@@ -75,6 +78,7 @@ type scheduler struct {
 	ended      map[rollout.Host]time.Time // when it was decommissioned, by the broker
 	loaded     bool                       // what was stored at the start is in the mirror
 	swept      time.Time
+	attended   time.Time // when the operators\' service was last tried
 	listening  time.Time // since when heartbeats have been heard without a break
 	audit      auditTrail
 	problems   map[string]string // what a person has to see to, by key
@@ -231,6 +235,7 @@ func (s *scheduler) drain(ctx context.Context) {
 // act does whatever is to be done now and says when to act again.
 func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	now := time.Now()
+	s.m.observe(s, now)
 	s.sweep(now)
 	s.watchAudit(ctx, now)
 	next := now.Add(s.o.Heartbeat)
@@ -251,6 +256,15 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	if now.Before(s.retryAt) {
 		return s.retryAt, nil
 	}
+	if !now.Before(s.renewed.Add(s.o.Renew)) {
+		if err := s.commit(ctx, rollout.Step{}, now); err != nil {
+			s.hindered("renewing the lease", err)
+			return s.retryAt, nil
+		}
+	}
+	if s.stopServe == nil && !s.attend(ctx, now) {
+		next = earliest(next, now.Add(time.Second))
+	}
 	if s.restoreRollouts(ctx, now) {
 		return now, nil
 	}
@@ -258,7 +272,13 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 		d := rollout.Decide(s.snap, now)
 		s.changed, s.due = len(d.Steps) > 0, d.Next
 		for _, step := range d.Steps {
-			if err := s.commit(ctx, step, now); err != nil {
+			err := s.commit(ctx, step, now)
+			if unfit, ok := errors.AsType[*unfitError](err); ok {
+				s.snap.PutUnfit(unfit.host)
+				s.problem(subjects.KindDesired.Key(string(unfit.host)), "the host is left alone: "+err.Error())
+				return now, nil
+			}
+			if err != nil {
 				s.hindered("committing a step", err)
 				return s.retryAt, nil
 			}
@@ -267,21 +287,30 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 			return now, nil
 		}
 	}
-	s.m.observe(s, now)
-	renew := s.renewed.Add(s.o.Renew)
-	if !now.Before(renew) {
-		if err := s.commit(ctx, rollout.Step{}, now); err != nil {
-			s.hindered("renewing the lease", err)
-		}
-		return now, nil
-	}
 	if !s.due.IsZero() {
 		next = earliest(next, s.due)
 	}
 	if s.audit.hot {
 		next = earliest(next, s.audit.next)
 	}
-	return earliest(next, renew), nil
+	return earliest(next, s.renewed.Add(s.o.Renew)), nil
+}
+
+// attend starts the operators' service, if a second has passed since it
+// couldn't.
+func (s *scheduler) attend(ctx context.Context, now time.Time) bool {
+	if now.Before(s.attended.Add(time.Second)) {
+		return false
+	}
+	s.attended = now
+	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve)
+	if err != nil {
+		s.problem("control", "the operators' service couldn't start: "+err.Error())
+		return false
+	}
+	delete(s.problems, "control")
+	s.stopServe = stop
+	return true
 }
 
 func earliest(a, b time.Time) time.Time {
@@ -326,13 +355,7 @@ func (s *scheduler) take(ctx context.Context) {
 		return
 	}
 	s.leading, s.changed = true, true
-	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve)
-	if err != nil {
-		s.log.Error("operators' service not started", "err", err)
-		s.problems["control"] = "the operators' service couldn't start: " + err.Error()
-	} else {
-		s.stopServe = stop
-	}
+	s.attend(ctx, now)
 	s.log.Info("leading", "name", s.o.Name, "led", s.leader.Led.String(), "hosts", len(s.snap.Hosts()))
 	s.o.Ready(true)
 }

@@ -443,23 +443,26 @@ func TestLostAnswerIsSettled(t *testing.T) {
 		t.Fatal("not leading")
 	}
 	defer s.stopServe()
+	before := func() uint64 { return s.revisions[subjects.KindLeader.Subject("")] }
 	batch := func() ([]bus.Message, subjects.Leader) {
 		l := s.leader
 		l.Step = random()
+		s.lost, s.found = l.Step, false
 		return []bus.Message{
 			s.leaderMessage(must(subjects.Encode(l))),
 			{Subject: subjects.KindDesired.Subject("h1.example.net"), Data: []byte("{}")},
 		}, l
 	}
 	committed, l := batch()
+	expected := before()
 	if _, err := bus.Commit(t.Context(), s.js, committed); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.settle(t.Context(), l); err != nil {
+	if err := s.settle(t.Context(), l, expected); err != nil {
 		t.Errorf("a batch that committed: %v", err)
 	}
 	late, l := batch()
-	if err := s.settle(t.Context(), l); err == nil {
+	if err := s.settle(t.Context(), l, before()); err == nil {
 		t.Error("a batch that never arrived is taken as committed")
 	}
 	if _, err := bus.Commit(t.Context(), s.js, late); !errors.Is(err, bus.ErrRefused) {

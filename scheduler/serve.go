@@ -336,7 +336,8 @@ func (s *scheduler) planVariable(v rollout.Variable, result *control.ApplyResult
 		return nil, err
 	}
 	result.Action = "changed"
-	if same {
+	_, damaged := s.problems[subjects.KindVariable.Key(string(v.Name))]
+	if same && !damaged {
 		result.Action = "unchanged"
 	} else if v.Initial != old.Initial {
 		result.Note = "a later initial changes nothing on any host: rollouts do"

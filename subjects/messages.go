@@ -37,6 +37,11 @@ const MaxBody = 1 << 20
 // put, or deleted, by hand. Decode functions return errors that wrap it.
 var ErrForeign = errors.New("not written by its owner")
 
+// ErrUnreadable says that a record bears its owner's marks and can't be read:
+// written by a newer version, as a rule. It is to be left alone, not put right.
+// Errors that wrap it wrap ErrForeign too.
+var ErrUnreadable = fmt.Errorf("written by its owner but not readable: %w", ErrForeign)
+
 // Header is a message's header; nats.Header converts to it.
 type Header map[string][]string
 
@@ -123,7 +128,7 @@ func DecodeChange(host rollout.Host, h Header, body []byte) (*Change, error) {
 	}
 	var err error
 	fail := func(err error) (*Change, error) {
-		return nil, fmt.Errorf("desired state of %s: %w: %w", host, ErrForeign, err)
+		return nil, fmt.Errorf("desired state of %s: %w: %w", host, ErrUnreadable, err)
 	}
 	if c.Desired.Generation, err = strconv.ParseUint(gen, 10, 63); err != nil || c.Desired.Generation == 0 {
 		return fail(fmt.Errorf("generation %q", gen))
