@@ -317,3 +317,12 @@ type AuditRecord struct {
 	Origin     uint64 `json:"origin"`
 	Generation uint64 `json:"generation,omitempty"`
 }
+
+// Reason is what the operator says.
+func (r RolloutRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r HostRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r ReleaseRequest) Reason() string { return r.Why }

@@ -2,7 +2,10 @@ package rollout
 
 import (
 	"container/heap"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,15 +60,7 @@ func (s *Snapshot) plan(c *cohort, now time.Time) Plan {
 	c, starts, clock := s.planned(c, now)
 	p := Plan{Starts: starts, Ends: starts.Add(max(0, c.over()-clock)), Target: c.target()}
 	// Each group's places come in order; they are merged.
-	var runs merge
-	total := 0
-	c.rebuild()
-	for _, g := range c.groups {
-		if r := (&run{group: g, line: g.line(c), place: g.told}); r.step() {
-			runs = append(runs, r)
-			total += min(r.line.t-g.told, g.untold())
-		}
-	}
+	runs, total := c.runs()
 	heap.Init(&runs)
 	p.Hosts = make([]Planned, 0, total)
 	catchUp, late := s.catchUpAt(c, clock), false
@@ -174,29 +169,71 @@ func (m *member) place() int {
 	return n
 }
 
-// run is one group's untold hosts, in order, with their places.
+// run is one group's untold hosts within its target, in order, each with the
+// time of its place.
 type run struct {
 	group *group
-	line  line
-	next  int // in the group's queue
+	rest  []upcoming
 	// The current one:
 	place int
-	host  Host
-	at    time.Duration
+	upcoming
 }
 
-// step goes on to the next host; false: there is none within the target.
+type upcoming struct {
+	host Host
+	at   time.Duration
+}
+
+// step goes on to the next host; false: there is none.
 func (r *run) step() bool {
-	for r.place < r.line.t && r.next < len(r.group.queue) {
-		m := r.group.queue[r.next]
-		r.next++
-		if m.state == untold {
-			r.place++
-			r.host, r.at = m.name, r.line.due(r.place)
-			return true
+	if len(r.rest) == 0 {
+		return false
+	}
+	r.upcoming, r.rest = r.rest[0], r.rest[1:]
+	r.place++
+	return true
+}
+
+// runs makes the run of each group that has one, and counts their hosts. It
+// works on all processors: the groups don't know each other, and it is here
+// that a plan of a million hosts reads them from memory.
+func (c *cohort) runs() (runs merge, total int) {
+	c.rebuild()
+	all := make([]run, len(c.groups))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(all)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)); i <= len(all); i = int(next.Add(1)) {
+				all[i-1] = c.groups[i-1].run(c)
+			}
+		})
+	}
+	workers.Wait()
+	for i := range all {
+		total += len(all[i].rest)
+		if all[i].step() {
+			runs = append(runs, &all[i])
 		}
 	}
-	return false
+	return runs, total
+}
+
+// run lists the group's hosts, whose order is known.
+func (g *group) run(c *cohort) run {
+	l := g.line(c)
+	rest := make([]upcoming, 0, max(0, min(l.t-g.told, g.untold())))
+	place := g.told
+	for _, m := range g.queue {
+		if place >= l.t {
+			break
+		}
+		if m.state == untold {
+			place++
+			rest = append(rest, upcoming{m.name, l.due(place)})
+		}
+	}
+	return run{group: g, rest: rest, place: g.told}
 }
 
 // merge is a heap of runs by their current places.

@@ -238,6 +238,18 @@ func (s *Snapshot) LiveRollout(variable Name) ID {
 	return ""
 }
 
+// Movers are the rollouts that may still tell hosts a value of the variable, live
+// ones and layers, and that value.
+func (s *Snapshot) Movers(variable Name) map[ID]Value {
+	out := make(map[ID]Value)
+	for _, c := range s.ordered {
+		if c.active && c.record.Spec.Variable == variable {
+			out[c.id] = c.record.Spec.To
+		}
+	}
+	return out
+}
+
 // Carriers counts the hosts that were told a value of the variable, those that
 // never reported themselves included.
 func (s *Snapshot) Carriers(variable Name) int {

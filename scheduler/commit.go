@@ -28,13 +28,21 @@ func (s *scheduler) commit(ctx context.Context, step rollout.Step, now time.Time
 	if err != nil {
 		return err
 	}
-	l := s.leader
-	l.Led = s.snap.Led(now)
-	if err := s.renew(ctx, l, rest, now); err != nil {
+	if err := s.write(ctx, now, rest...); err != nil {
 		return err
 	}
 	s.tell(step)
 	return nil
+}
+
+// write commits records that no step of a rollout carries.
+func (s *scheduler) write(ctx context.Context, now time.Time, records ...bus.Message) error {
+	if !s.leading {
+		return errDeposed
+	}
+	l := s.leader
+	l.Led = s.snap.Led(now)
+	return s.renew(ctx, l, records, now)
 }
 
 // renew writes the lease and, in the same batch, the rest.

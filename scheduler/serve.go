@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -46,27 +47,45 @@ func (s *scheduler) serve(ctx context.Context, r control.Request) (any, error) {
 // was written in between is decided anew, a few times.
 func (s *scheduler) answer(ctx context.Context, c command) {
 	var out reply
-	for range 5 {
+	out.err = again(func() (err error) {
 		if !s.leading {
-			out = reply{nil, control.Errorf(control.Unavailable, "this scheduler no longer leads; try again")}
-			break
+			return control.Errorf(control.Unavailable, "this scheduler no longer leads; try again")
 		}
-		out.response, out.err = s.handle(ctx, c.request, time.Now())
-		if !errors.Is(out.err, bus.ErrRefused) && !errors.Is(out.err, bus.ErrInFlight) {
-			break
-		}
-	}
+		out.response, err = s.handle(ctx, c.request, time.Now())
+		return err
+	})
 	if errors.Is(out.err, errDeposed) {
 		out.err = control.Errorf(control.Unavailable, "not written: %v", out.err)
 	}
 	c.reply <- out
 }
 
+// again tries what the broker refused because somebody wrote in between a few
+// times.
+func again(try func() error) (err error) {
+	for range 5 {
+		err = try()
+		if !errors.Is(err, bus.ErrRefused) && !errors.Is(err, bus.ErrInFlight) {
+			return err
+		}
+	}
+	return err
+}
+
+// maxWhy bounds what an operator says, in bytes: it travels in headers.
+const maxWhy = 1024
+
+// whys are the requests in which an operator says why.
+type whys interface{ Reason() string }
+
 // with decodes the request and passes it on.
 func with[T any](r control.Request, f func(T) (any, error)) (any, error) {
 	var v T
 	if err := r.Decode(&v); err != nil {
 		return nil, err
+	}
+	if q, ok := any(v).(whys); ok && len(q.Reason()) > maxWhy {
+		return nil, control.Errorf(control.Usage, "why: %d bytes are too many: at most %d are allowed", len(q.Reason()), maxWhy)
 	}
 	return f(v)
 }
@@ -202,9 +221,7 @@ func (s *scheduler) release(ctx context.Context, q control.ReleaseRequest, by ro
 	subject := subjects.KindStop.Subject("")
 	h := written(by, now)
 	h[subjects.HeaderAcknowledges] = []string{fmt.Sprint(stop.Sequence)}
-	l := s.leader
-	l.Led = s.snap.Led(now)
-	if err := s.renew(ctx, l, []bus.Message{{Subject: subject, Header: h, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: stop.Sequence}}}, now); err != nil {
+	if err := s.write(ctx, now, bus.Message{Subject: subject, Header: h, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: stop.Sequence}}); err != nil {
 		return nil, err
 	}
 	return s.stopView(), nil
@@ -241,9 +258,7 @@ func (s *scheduler) decommission(ctx context.Context, q control.HostRequest, by 
 	if err != nil {
 		return nil, err
 	}
-	l := s.leader
-	l.Led = s.snap.Led(now)
-	if err := s.renew(ctx, l, []bus.Message{{Subject: subjects.KindDesired.Subject(string(q.Host)), Header: head, Data: body}}, now); err != nil {
+	if err := s.write(ctx, now, bus.Message{Subject: subjects.KindDesired.Subject(string(q.Host)), Header: head, Data: body}); err != nil {
 		return nil, err
 	}
 	s.log.Info("host decommissioned", "host", q.Host, "by", by, "why", q.Why)
@@ -273,7 +288,7 @@ func (s *scheduler) applyDocuments(ctx context.Context, q control.ApplyRequest, 
 		case d.Rollout != nil:
 			spec := *d.Rollout
 			write = func() error { return s.create(ctx, spec, by, now) }
-			err = s.planRollout(spec, variables, starting, by, now, &result)
+			err = s.planRollout(spec, variables, starting, now, &result)
 		default:
 			err = control.Errorf(control.Usage, "an empty document")
 		}
@@ -289,8 +304,11 @@ func (s *scheduler) applyDocuments(ctx context.Context, q control.ApplyRequest, 
 	if err := errors.Join(faults...); err != nil || q.DryRun {
 		return out, err
 	}
-	for _, write := range writes {
-		if err := write(); err != nil {
+	for i, write := range writes {
+		if err := again(write); err != nil {
+			if i > 0 {
+				return nil, control.Errorf(control.Failed, "%d of %d changes are written, then: %v; apply the file again to go on", i, len(writes), err)
+			}
 			return nil, err
 		}
 	}
@@ -322,13 +340,9 @@ func (s *scheduler) planVariable(v rollout.Variable, result *control.ApplyResult
 			return nil, fmt.Errorf("%w: the variable's value now is %s: %w", rollout.ErrRefused, v.Value, err)
 		}
 	}
-	if id := s.snap.LiveRollout(v.Name); id != "" {
-		st, err := s.snap.Status(id, time.Time{})
-		if err != nil {
-			return nil, err
-		}
-		if err := v.Accept(st.Record.Spec.To); err != nil {
-			return nil, fmt.Errorf("%w: %s is moving it to %s: %w", rollout.ErrRefused, id, st.Record.Spec.To, err)
+	for id, to := range s.snap.Movers(v.Name) {
+		if err := v.Accept(to); err != nil {
+			return nil, fmt.Errorf("%w: %s moves hosts to %s: %w", rollout.ErrRefused, id, to, err)
 		}
 	}
 	same, err := equal(v, *old)
@@ -359,9 +373,7 @@ func (s *scheduler) writeVariable(ctx context.Context, v *rollout.Variable, by r
 	if err != nil {
 		return err
 	}
-	l := s.leader
-	l.Led = s.snap.Led(now)
-	if err := s.renew(ctx, l, []bus.Message{m}, now); err != nil {
+	if err := s.write(ctx, now, m); err != nil {
 		return err
 	}
 	s.log.Info("variable applied", "variable", v.Name, "by", by, "value", v.Value.String())
@@ -369,7 +381,7 @@ func (s *scheduler) writeVariable(ctx context.Context, v *rollout.Variable, by r
 }
 
 // planRollout checks a rollout's document against the variables as they will be.
-func (s *scheduler) planRollout(spec rollout.Spec, variables map[rollout.Name]*rollout.Variable, starting map[rollout.Name]rollout.ID, by rollout.ID, now time.Time, result *control.ApplyResult) error {
+func (s *scheduler) planRollout(spec rollout.Spec, variables map[rollout.Name]*rollout.Variable, starting map[rollout.Name]rollout.ID, now time.Time, result *control.ApplyResult) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
@@ -389,16 +401,11 @@ func (s *scheduler) planRollout(spec rollout.Spec, variables map[rollout.Name]*r
 		return control.Errorf(control.Refused, "%s of these documents moves %s too: one live rollout a variable", other, spec.Variable)
 	}
 	starting[spec.Variable] = spec.Name
-	if v := variables[spec.Variable]; v != nil {
-		if err := spec.Fits(v); err != nil {
-			return err
-		}
-		if _, err := s.snap.Variable(spec.Variable); err != nil {
-			return nil // its variable is created just before
-		}
+	v := variables[spec.Variable]
+	if v == nil {
+		v, _ = s.snap.Variable(spec.Variable) // nil where there is none
 	}
-	_, err := s.snap.Create(spec, by, s.leader.Seed, now)
-	return err
+	return s.snap.Admit(spec, v, slices.Collect(maps.Values(starting)))
 }
 
 // deleteVariable removes a variable that no host carries.
@@ -417,7 +424,7 @@ func (s *scheduler) deleteVariable(ctx context.Context, q control.DeleteRequest,
 	if id := s.snap.LiveRollout(name); id != "" {
 		return nil, control.Errorf(control.Refused, "rollout %s is moving %s: cancel it first", id, name)
 	}
-	if n := s.count(v).carriers; n > 0 {
+	if n := s.snap.Carriers(name); n > 0 {
 		return nil, control.Errorf(control.Refused, "%d hosts carry %s", n, name)
 	}
 	m, err := s.record(subjects.KindVariable, string(name), v, rollout.Reason{Code: rollout.ByOperator, Detail: "deleted"}, by, now)
@@ -425,9 +432,11 @@ func (s *scheduler) deleteVariable(ctx context.Context, q control.DeleteRequest,
 		return nil, err
 	}
 	m.Data, m.Header["KV-Operation"] = nil, []string{"DEL"}
-	l := s.leader
-	l.Led = s.snap.Led(now)
-	if err := s.renew(ctx, l, []bus.Message{m}, now); err != nil {
+	layers, err := s.encode(rollout.Step{Records: s.snap.Retire(name, by, now)}, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.write(ctx, now, append(layers, m)...); err != nil {
 		return nil, err
 	}
 	return control.DeleteResponse{Kind: control.KindVariable, Name: q.Name}, nil

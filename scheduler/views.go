@@ -207,7 +207,6 @@ func viewSize(v control.HostView) int {
 type counted struct {
 	desired, actual    map[string]int
 	drifted, unenacted int
-	carriers           int
 }
 
 func (s *scheduler) count(v *rollout.Variable) counted {
@@ -228,7 +227,6 @@ func (s *scheduler) count(v *rollout.Variable) counted {
 		want, ok := h.Desired.Values[v.Name]
 		c.desired[want.Text()]++
 		if ok {
-			c.carriers++
 			if h.Report.Enact[v.Name].Status == rollout.Unenacted && v.Enact != "file" {
 				c.unenacted++
 			}
