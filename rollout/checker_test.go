@@ -53,14 +53,14 @@ type view struct {
 }
 
 type groupView struct {
-	key               string
-	role              Word
-	n, had, told      int
-	target            int
-	line              line
-	places            []place
-	states            map[Host]memberState
-	waiting, tellable []Host // the untold, and those of them that could be told now, in order
+	key          string
+	role         Word
+	n, had, told int
+	target       int
+	line         line
+	places       []place
+	states       map[Host]memberState
+	waiting      []Host // the untold, in order
 }
 
 func percentOf(p Percent, n int) *big.Rat {
@@ -164,10 +164,6 @@ func (st *store) look(id ID, now time.Time) *view {
 		g := v.groups[key]
 		if g == nil {
 			g = &groupView{key: key, role: report.Role, states: map[Host]memberState{}}
-			p := r.Spec.Ramp.Percent.or(100)
-			if limit >= 0 {
-				p = r.Spec.Limits[limit].Percent.or(p)
-			}
 			g.line = line{over: time.Duration(r.Spec.Ramp.Over)}
 			var ok bool
 			if g.line.theta, ok = r.Theta[key]; !ok {
