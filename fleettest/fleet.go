@@ -160,7 +160,7 @@ func start(t *testing.T, dir string, o Options) *Fleet {
 // sow gives the bucket a seed for rollouts' salts, which the first scheduler
 // would draw, so that a script always tells the same hosts.
 func (f *Fleet) sow(ctx context.Context) error {
-	body, err := subjects.Encode(subjects.Leader{Seed: fmt.Sprintf("fleettest %d", f.Options.Seed)})
+	body, err := subjects.Encode(subjects.Leader{Step: "sown", Seed: fmt.Sprintf("fleettest %d", f.Options.Seed)})
 	if err != nil {
 		return err
 	}
