@@ -87,7 +87,7 @@ func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, e
 		}
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	inbox := c.nc.NewRespInbox()
+	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
 		return nil, fail(err)

@@ -182,7 +182,7 @@ func TestAnEchoIsNoRequest(t *testing.T) {
 	put(t, js, bus.Message{Subject: "$KV.tsunami.api.mallory.status", Data: []byte("{}")})
 	// Somebody who can publish with a reply subject can't pass an echo off either.
 	m := nats.NewMsg("tsunami.api.mallory.status")
-	m.Reply = nc.NewRespInbox()
+	m.Reply = nc.NewInbox()
 	m.Header.Set("Nats-Stream", "KV_tsunami")
 	sub, err := nc.SubscribeSync(m.Reply)
 	if err != nil {

@@ -28,6 +28,7 @@ type round struct {
 	c       *cohort
 	now     time.Time
 	ready   map[*group][]*member // due hosts that can be told now, in order
+	unheard map[*group]Host      // a due host that may be online: see Unheard
 	chosen  []choice
 	inRole  map[*role]int  // chosen
 	inGroup map[*group]int // chosen
@@ -37,23 +38,36 @@ type round struct {
 // ramp tells the hosts whose place has come since the last step, in the order
 // of their places, and at most one that is overdue for another reason.
 func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
-	r := &round{s: s, c: c, now: now, ready: map[*group][]*member{}, inRole: map[*role]int{}, inGroup: map[*group]int{}}
+	r := &round{
+		s: s, c: c, now: now,
+		ready: map[*group][]*member{}, unheard: map[*group]Host{}, inRole: map[*role]int{}, inGroup: map[*group]int{},
+	}
 	before, clock := c.progress.Elapsed, s.elapsed(c, now)
-	held := c.progress.Hold.Code == InFlightLimit && !c.progress.Running
-	if held && r.room() {
-		held, clock = false, clock+1 // it was stopped one nanosecond before the place that waits
+	var hold Reason // what stops the clock, one nanosecond before the place that waits
+	if code := c.progress.Hold.Code; !c.progress.Running && (code == InFlightLimit || code == HostUnheard) {
+		if code == InFlightLimit && !r.room() {
+			return nil // still
+		}
+		clock++
 	}
 	onTime, overdue, next := r.places(before, clock)
 	for _, p := range onTime {
-		ready := r.ready[p.group]
-		if len(ready) == 0 || !r.roleRoom(p.group.role) {
+		switch ready := len(r.ready[p.group]) > 0; {
+		case !ready && r.unheard[p.group] != "":
+			hold, clock = Reason{Code: HostUnheard, Host: r.unheard[p.group]}, p.at-1
+		case !ready || !r.roleRoom(p.group.role):
 			continue // the place has come and nobody can fill it: overdue from now on
+		case !r.room():
+			hold, clock = r.full(), p.at-1
+		default:
+			r.choose(p.group, p.at, ByRamp)
+			continue
 		}
-		if !r.room() {
-			held, clock = true, p.at-1
-			break
-		}
-		r.choose(p.group, p.at, ByRamp)
+		break
+	}
+	held := hold.Code != ""
+	if held && len(r.chosen) == 0 && !c.progress.Running && hold.Code == c.progress.Hold.Code && clock == before {
+		return nil // still
 	}
 	caughtUp := c.progress.CaughtUp
 	gap := c.gap()
@@ -68,10 +82,7 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 		}
 	}
 
-	hold, running := Reason{}, !held
-	if held {
-		hold = r.full()
-	}
+	running := !held
 	if len(r.chosen) == 0 && !held && clock >= c.over() {
 		var done bool
 		if hold, done = r.ending(); done && c.record.State == StateRunning {
@@ -130,6 +141,8 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 		for _, m := range g.due {
 			if ready, at := r.tellable(m.host); ready {
 				r.ready[g] = append(r.ready[g], m)
+			} else if m.host.presence == Unheard {
+				r.unheard[g] = m.host.name
 			} else if !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
 				r.wake = at
 			}
