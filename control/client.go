@@ -57,7 +57,7 @@ func (c *Client) Call(ctx context.Context, verb Verb, req, resp any) error {
 	var body []byte
 	if req != nil {
 		var err error
-		if body, err = encode(req); err != nil {
+		if body, err = subjects.Encode(req); err != nil {
 			return fmt.Errorf("%s: encode the request: %w", verb, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // The kinds of documents.
@@ -70,10 +71,10 @@ func (d *Document) UnmarshalJSON(b []byte) error {
 	switch head.Kind {
 	case KindVariable:
 		d.Variable = new(rollout.Variable)
-		return strict(b, &variableDocument{Variable: d.Variable})
+		return subjects.DecodeInto(b, &variableDocument{Variable: d.Variable})
 	case KindRollout:
 		d.Rollout = new(rollout.Spec)
-		return strict(b, &rolloutDocument{Spec: d.Rollout})
+		return subjects.DecodeInto(b, &rolloutDocument{Spec: d.Rollout})
 	case "":
 		return fmt.Errorf("kind: is missing: want %s or %s", KindVariable, KindRollout)
 	default:

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // ServiceName is the name of the micro service.
@@ -61,7 +62,7 @@ func (r Request) Decode(v any) error {
 	if len(r.Body) == 0 {
 		return nil
 	}
-	if err := strict(r.Body, v); err != nil {
+	if err := subjects.DecodeInto(r.Body, v); err != nil {
 		return Errorf(Usage, "%s: the request's body: %v", r.Verb, err)
 	}
 	return nil
@@ -175,7 +176,7 @@ func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte,
 		if r.err != nil {
 			return nil, r.err
 		}
-		b, err := encode(r.response)
+		b, err := subjects.Encode(r.response)
 		if err != nil {
 			return nil, fmt.Errorf("%s: encode the answer: %w", verb, err)
 		}
@@ -211,10 +212,10 @@ func send(m micro.Request, body []byte, payload int64) error {
 }
 
 func fail(m micro.Request, e *Error) {
-	body, err := encode(e)
+	body, err := subjects.Encode(e)
 	if err != nil || len(body) > partSize {
 		e = &Error{Code: e.Code, Message: shorten(e.Error(), 1000)}
-		body, _ = encode(e)
+		body, _ = subjects.Encode(e)
 	}
 	// The description travels in a header: one line.
 	description := shorten(strings.Join(strings.Fields(e.Error()), " "), 1000)

@@ -112,7 +112,7 @@ func (c *Change) Encode() (Header, []byte, error) {
 	if values == nil {
 		values = rollout.Document{}
 	}
-	body, err := marshal(values)
+	body, err := Encode(values)
 	return h, body, err
 }
 
@@ -136,7 +136,7 @@ func DecodeChange(host rollout.Host, h Header, body []byte) (*Change, error) {
 	if c.Time, err = time.Parse(time.RFC3339Nano, h.Get(HeaderTime)); err != nil {
 		return fail(err)
 	}
-	if err = strict([]byte(h.Get(HeaderReason)), &c.Reason); err != nil {
+	if err = DecodeInto([]byte(h.Get(HeaderReason)), &c.Reason); err != nil {
 		return fail(fmt.Errorf("%s: %w", HeaderReason, err))
 	}
 	if err = c.Actor.UnmarshalText([]byte(h.Get(HeaderActor))); err != nil {
@@ -159,10 +159,10 @@ func DecodeChange(host rollout.Host, h Header, body []byte) (*Change, error) {
 		c.Decommissioned = true
 		return c, nil
 	}
-	if err = strict(body, &c.Desired.Values); err != nil {
+	if err = DecodeInto(body, &c.Desired.Values); err != nil {
 		return fail(fmt.Errorf("body: %w", err))
 	}
-	if err = strict([]byte(h.Get(HeaderTold)), &c.Desired.Told); err != nil {
+	if err = DecodeInto([]byte(h.Get(HeaderTold)), &c.Desired.Told); err != nil {
 		return fail(fmt.Errorf("%s: %w", HeaderTold, err))
 	}
 	return c, nil
@@ -206,7 +206,7 @@ func DecodeAbort(h Header, body []byte, sequence uint64) Abort {
 	switch {
 	case h.Deleted():
 		a = Abort{Why: "the key was deleted by hand, which isn't a resume"}
-	case strict(body, &a) != nil || text([]byte(a.Why)) == noReason:
+	case DecodeInto(body, &a) != nil || text([]byte(a.Why)) == noReason:
 		a = Abort{Why: text(body)}
 	default:
 		a.Why = text([]byte(a.Why))
@@ -269,25 +269,35 @@ type HealthEvent struct {
 	Output   string `json:"output,omitempty"` // bounded
 }
 
-// Encode gives the body of any record that is plain JSON: Leader, Abort,
-// HealthEvent, rollout.Record, rollout.Progress, rollout.Variable, rollout.Report.
-func Encode(v any) ([]byte, error) { return marshal(v) }
+// Encode gives the JSON of any record or request: Leader, Abort, HealthEvent,
+// rollout.Record, rollout.Progress, rollout.Variable, rollout.Report. It leaves
+// < > & as they are: people read it too.
+func Encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
 
-// Decode reads such a body strictly: an unknown field, trailing data or more
-// than MaxBody is an error.
+// Decode reads such JSON strictly: an unknown field, trailing data or more than
+// MaxBody is an error.
 func Decode[T any](body []byte) (*T, error) {
 	v := new(T)
-	if err := strict(body, v); err != nil {
+	if err := DecodeInto(body, v); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
-func strict(b []byte, v any) error {
-	if len(b) > MaxBody {
-		return fmt.Errorf("%d bytes are more than %d", len(b), MaxBody)
+// DecodeInto is Decode into a value that is there.
+func DecodeInto(body []byte, v any) error {
+	if len(body) > MaxBody {
+		return fmt.Errorf("%d bytes are more than %d", len(body), MaxBody)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return err
@@ -296,14 +306,4 @@ func strict(b []byte, v any) error {
 		return errors.New("more than one JSON value")
 	}
 	return nil
-}
-
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
