@@ -18,6 +18,9 @@ import (
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
+// patience is how long a request is repeated while nobody serves it.
+const patience = 2 * time.Second
+
 // Client makes requests as one actor. Its methods may be called from several
 // goroutines.
 type Client struct {
@@ -100,19 +103,33 @@ func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, e
 		return nil, fail(err)
 	}
 	var answer []byte
+	waited := time.Duration(0)
 	for parts := 0; ; {
-		m, err := sub.NextMsgWithContext(ctx)
+		reply, err := sub.NextMsgWithContext(ctx)
+		if errors.Is(err, nats.ErrNoResponders) && waited < patience {
+			// Nobody had it, so asking again asks once: a scheduler that has
+			// just started, or is taking over, serves in a moment.
+			select {
+			case <-ctx.Done():
+			case <-time.After(patience / 10):
+			}
+			waited += patience / 10
+			err = c.nc.PublishMsg(m)
+			if err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, fail(err)
 		}
-		if code := m.Header.Get(micro.ErrorCodeHeader); code != "" {
-			return nil, remote(m)
+		if code := reply.Header.Get(micro.ErrorCodeHeader); code != "" {
+			return nil, remote(reply)
 		}
-		answer = append(answer, m.Data...)
+		answer = append(answer, reply.Data...)
 		if len(answer) > MaxResponse {
 			return nil, Errorf(Failed, "%s: the answer is larger than %d bytes", verb, MaxResponse)
 		}
-		part := m.Header.Get(headerPart)
+		part := reply.Header.Get(headerPart)
 		if part == "" {
 			return answer, nil
 		}
