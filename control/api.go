@@ -193,11 +193,13 @@ type PlanRequest struct {
 
 // PlanView is what will happen to which host when, if nothing holds it.
 type PlanView struct {
-	ID     rollout.ID `json:"id"`
-	Starts time.Time  `json:"starts"`
-	Ends   time.Time  `json:"ends"`
-	Target int        `json:"target"`
-	Hosts  []PlanHost `json:"hosts"`
+	ID rollout.ID `json:"id"`
+	// Refused says why the document couldn't be started now; "" if it could.
+	Refused string     `json:"refused,omitempty"`
+	Starts  time.Time  `json:"starts"`
+	Ends    time.Time  `json:"ends"`
+	Target  int        `json:"target"`
+	Hosts   []PlanHost `json:"hosts"`
 	// Omitted counts hosts between the first and the last ones that aren't
 	// listed.
 	Omitted int        `json:"omitted,omitempty"`
@@ -269,6 +271,9 @@ type StatusView struct {
 	Version string    `json:"version"`
 	Hosts   int       `json:"hosts"`
 	Online  int       `json:"online"`
+	// Unheard counts hosts that a scheduler that has just begun to listen can't
+	// know to be online or offline yet.
+	Unheard int `json:"unheard,omitempty"`
 	// Warnings are in plain words: what a person has to see to.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -88,6 +88,9 @@ func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, e
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 			return fmt.Errorf("%s: no answer in time; what was asked for may have happened, look before asking again: %w", verb, context.DeadlineExceeded)
 		}
+		if errors.Is(err, nats.ErrReconnectBufExceeded) {
+			return Errorf(Unavailable, "%s: there is no connection to the broker now", verb)
+		}
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	inbox := c.nc.NewInbox()

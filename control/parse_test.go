@@ -150,7 +150,7 @@ func TestFaultsOfDocuments(t *testing.T) {
 		{"missing", "kind: Rollout\n", []string{
 			"f:1:1: name: is missing: want 1 to 63 of a-z, 0-9 and inner hyphens",
 			"f:1:1: to: is missing: the value to move to",
-			"f:1:1: ramp.over: is missing: how long the change takes, such as 2w",
+			"f:1:1: ramp.over: is missing or 0: how long the change takes, such as 2w",
 		}},
 		{"names", "kind: Variable\nname: Docker-Version\ntype: string\n", []string{`f:2:7: name: variable name "Docker-Version" isn't allowed: want a lower-case letter, then at most 62 of a-z, 0-9 and _`}},
 		{"no kind", "name: x\n", []string{"f:1:1: kind: is missing: want Variable or Rollout"}},

@@ -495,6 +495,11 @@ func (a *agent) enactStatuses() map[rollout.Name]rollout.Enact {
 		}
 		all[name] = e
 	}
+	for name, v := range a.variables {
+		if _, told := a.state.Values[name]; !told && v.observes() && v.observeErr != nil {
+			all[name] = rollout.Enact{Status: rollout.Unobserved, Error: printable("observing failed: "+v.observeErr.Error(), maxError)}
+		}
+	}
 	// Documents that aren't taken have no generation in the report, but what
 	// stands in their way has its place.
 	mark := func(c *subjects.Change, status rollout.EnactStatus, why string) {

@@ -110,6 +110,7 @@ func TestObserverFails(t *testing.T) {
 	r := newRig(t)
 	r.m.fault = failing("get")
 	r.start()
+	r.reported("unobserved", func(p *rollout.Report) bool { return p.Enact["docker_version"].Status == rollout.Unobserved })
 	r.tell(change(1, "a", docker("1"), nil))
 	p := r.reported("failed", func(p *rollout.Report) bool { return p.Enact["docker_version"].Status == rollout.EnactFail })
 	if e := p.Enact["docker_version"].Error; !strings.Contains(e, "observing failed: exit status 1: it said no") {

@@ -202,6 +202,9 @@ func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
 			if v.Value.IsZero() || !actual.IsZero() && !v.Value.Matches(actual) {
 				continue // where they differ the host has drifted, and is left to a rollout
 			}
+			if h.report.Enact[name].Status == Unobserved {
+				continue // it may run anything
+			}
 			t.Desired.set(name, v, v.Value, h, "", gen, now)
 		}
 	case ByAdoption:

@@ -17,6 +17,7 @@ const (
 	ByAdoption Code = "adopted"        // it already runs the variable's value
 	ByRestore  Code = "restored"       // its document had been overwritten or deleted by hand
 	ByOperator Code = "operator"       // an operator did it
+	ByRollout  Code = "completed"      // a rollout has completed with full coverage
 )
 
 // Why a rollout isn't moving, or a host isn't told.
@@ -74,6 +75,8 @@ func (r Reason) String() string {
 		return fmt.Sprintf("overdue, its place on the ramp had come before: host %d of %d in role %s", r.Position, r.Target, r.Role)
 	case ByLayer:
 		return fmt.Sprintf("%s has completed and covers it: host %d of %d in role %s", r.Rollout, r.Position, r.Target, r.Role)
+	case ByRollout:
+		return fmt.Sprintf("%s has completed: it is the fleet's value now", r.Rollout)
 	case ByFirst:
 		return "the host's first document"
 	case ByAdoption:

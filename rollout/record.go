@@ -107,12 +107,15 @@ type EnactStatus string
 
 // The statuses.
 const (
-	Enacted    EnactStatus = "enacted"   // observe says the value (or the enactor exited 0 where nothing observes)
-	Enacting   EnactStatus = "enacting"  // the enactor runs
-	Retrying   EnactStatus = "retrying"  // it failed and will be tried again
-	EnactFail  EnactStatus = "failed"    // it failed for good; tried again at the longest interval
-	Unenacted  EnactStatus = "unenacted" // no enactor is configured
-	DriftedOff EnactStatus = "drifted"   // enacted once, and observe says something else now
+	Enacted   EnactStatus = "enacted"   // observe says the value (or the enactor exited 0 where nothing observes)
+	Enacting  EnactStatus = "enacting"  // the enactor runs
+	Retrying  EnactStatus = "retrying"  // it failed and will be tried again
+	EnactFail EnactStatus = "failed"    // it failed for good; tried again at the longest interval
+	Unenacted EnactStatus = "unenacted" // no enactor is configured
+	// Unobserved: the host wasn't told the variable, and its observer fails, so
+	// nobody knows what it runs.
+	Unobserved EnactStatus = "unobserved"
+	DriftedOff EnactStatus = "drifted" // enacted once, and observe says something else now
 )
 
 // Enact is the status of one variable on a host.

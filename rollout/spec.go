@@ -213,7 +213,7 @@ func (s *Spec) Validate() error {
 		add("ramp.over", "%s is out of range: want 0s to %s", s.Ramp.Over, MaxOver)
 	}
 	if s.Ramp.Over == 0 {
-		add("ramp.over", "is missing: how long the change takes, such as 2w")
+		add("ramp.over", "is missing or 0: how long the change takes, such as 2w")
 	}
 	if len(s.Limits) > maxLimits {
 		add("limits", "%d are too many: at most %d", len(s.Limits), maxLimits)

@@ -77,3 +77,24 @@ func TestUnheardHostsStopTheClock(t *testing.T) {
 		t.Errorf("it is back: %+v", d.Steps)
 	}
 }
+
+// A host whose observer fails may run anything: its first document leaves the
+// variable out. One that reports no value is told it.
+func TestUnobservedHostIsNotTold(t *testing.T) {
+	s := NewSnapshot(time.Hour)
+	s.PutVariable("v", &Variable{Name: "v", Type: String, Value: str("1")})
+	s.PutReport("blind", &Report{Role: "web", Boot: "b", Enact: map[Name]Enact{"v": {Status: Unobserved, Error: "observing failed"}}})
+	s.PutReport("empty", &Report{Role: "web", Boot: "b"})
+	for _, h := range []Host{"blind", "empty"} {
+		s.PutPresence(h, Online)
+	}
+	d := Decide(s, epoch)
+	if len(d.Steps) != 1 || len(d.Steps[0].Tells) != 2 {
+		t.Fatalf("%+v", d.Steps)
+	}
+	for _, tell := range d.Steps[0].Tells {
+		if _, told := tell.Desired.Values["v"]; told != (tell.Host == "empty") {
+			t.Errorf("%s: told %v", tell.Host, told)
+		}
+	}
+}

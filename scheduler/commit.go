@@ -187,7 +187,7 @@ func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, err
 		out = append(out, m)
 	}
 	if v := step.Variable; v != nil {
-		m, err := s.record(subjects.KindVariable, string(v.Name), v, rollout.Reason{Code: rollout.ByLayer, Rollout: step.Rollout, Detail: "completed with full coverage"}, rollout.Scheduler, now)
+		m, err := s.record(subjects.KindVariable, string(v.Name), v, rollout.Reason{Code: rollout.ByRollout, Rollout: step.Rollout}, rollout.Scheduler, now)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -116,9 +117,26 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 	key := kind.Key(name)
 	if err != nil {
 		s.problem(key, err.Error())
+		if s.loaded && errors.Is(err, subjects.ErrForeign) {
+			s.notice(key, fmt.Sprintf("%s was written or deleted by hand at %s (sequence %d): see the audit log", key, m.Time.UTC().Format(time.RFC3339), m.Sequence))
+		}
 		return
 	}
 	delete(s.problems, key)
+}
+
+// notice is what a person should know of for a day, though it is over.
+type notice struct {
+	text string
+	at   time.Time
+}
+
+const noticed = 24 * time.Hour
+
+func (s *scheduler) notice(about, text string) {
+	if s.notices[about].text != text {
+		s.notices[about] = notice{text, time.Now()}
+	}
 }
 
 // problem notes what a person has to see to, and logs it if it is news.
@@ -397,13 +415,31 @@ func (s *scheduler) report(m bus.Msg) {
 
 // beat takes in a heartbeat. Names that never reported themselves are not
 // remembered: there is no end of names.
-func (s *scheduler) beat(h rollout.Host) {
+func (s *scheduler) beat(b heartbeat) {
+	h := b.host
 	if _, ok := s.touched[h]; !ok {
 		return
 	}
+	s.twins(b)
 	s.heard[h] = time.Now()
 	s.changed = s.snap.PutPresence(h, rollout.Online) || s.changed
 }
+
+// twins notices two agents that use one host's name: the starts that their
+// heartbeats name take turns.
+func (s *scheduler) twins(b heartbeat) {
+	t := s.boots[b.host]
+	if b.boot == t.now || b.boot == "" {
+		return
+	}
+	if b.boot == t.before {
+		s.notice("twins "+string(b.host), fmt.Sprintf("two agents call themselves %s, started as %s and %s: stop one, then restart the other", b.host, t.now, t.before))
+	}
+	s.boots[b.host] = boots{now: b.boot, before: t.now}
+}
+
+// boots are the last two starts of a host's agent.
+type boots struct{ now, before string }
 
 // sweep notes who has gone silent.
 func (s *scheduler) sweep(now time.Time) {
@@ -412,6 +448,7 @@ func (s *scheduler) sweep(now time.Time) {
 		return
 	}
 	s.swept = now
+	maps.DeleteFunc(s.notices, func(_ string, n notice) bool { return now.Sub(n.at) > noticed })
 	if since > 2*s.o.Heartbeat || !s.o.Conn.IsConnected() {
 		s.listening = now // nobody could be heard: that a host is silent says nothing
 	}

@@ -42,7 +42,7 @@ func (r *rig) lead(reports map[rollout.Host]rollout.Report) *scheduler {
 	}
 	r.t.Cleanup(s.stopServe)
 	for h := range reports {
-		s.beat(h)
+		s.beat(heartbeat{host: h})
 	}
 	return s
 }
@@ -102,7 +102,7 @@ func TestStopBetweenTwoBatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	for h := range reports(600) {
-		s.beat(h)
+		s.beat(heartbeat{host: h})
 	}
 	d := rollout.Decide(s.snap, time.Now().Add(20*time.Millisecond))
 	if len(d.Steps) < 2 {
@@ -297,5 +297,42 @@ func TestLongWhyIsRefused(t *testing.T) {
 	_, err := s.handle(t.Context(), control.Request{Actor: "alice", Verb: control.RolloutPause, Body: body}, time.Now())
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Usage {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What was done by hand stays in the status after it was put right, and two
+// agents under one name are noticed.
+func TestNotices(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.lead(reports(2))
+	r.settleDown(s)
+	if _, err := bus.Put(t.Context(), r.js, bus.Message{Subject: subjects.KindDesired.Subject("h000.example.net"), Data: []byte(`{"v":"hax"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reread(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.settleDown(s)
+	last := must(bus.Last(t.Context(), r.js, subjects.Stream, subjects.KindDesired.Subject("h000.example.net")))
+	if string(last.Data) != "{}" {
+		t.Errorf("not put back: %s", last.Data)
+	}
+	for _, boot := range []string{"one", "two", "two"} { // an agent that was started again
+		s.beat(heartbeat{"h000.example.net", boot})
+	}
+	for _, boot := range []string{"one", "two", "one"} {
+		s.beat(heartbeat{"h001.example.net", boot})
+	}
+	w := strings.Join(s.status().Warnings, "\n")
+	if !strings.Contains(w, "desired.h000.example.net was written or deleted by hand") {
+		t.Errorf("the hand isn't mentioned: %s", w)
+	}
+	if !strings.Contains(w, "two agents call themselves h001.example.net") || strings.Contains(w, "call themselves h000") {
+		t.Errorf("twins: %s", w)
+	}
+	s.sweep(time.Now().Add(noticed + time.Hour))
+	if w := s.status().Warnings; len(w) != 0 {
+		t.Errorf("a day later: %s", w)
 	}
 }

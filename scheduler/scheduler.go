@@ -57,7 +57,7 @@ type scheduler struct {
 	snap      *rollout.Snapshot
 	bucket    <-chan bus.Msg
 	inventory <-chan bus.Msg
-	alive     chan rollout.Host
+	alive     chan heartbeat
 	commands  chan command
 	stopServe func()
 
@@ -82,8 +82,10 @@ type scheduler struct {
 	listening  time.Time // since when heartbeats have been heard without a break
 	audit      auditTrail
 	problems   map[string]string // what a person has to see to, by key
-	changed    bool              // since the last decision
-	due        time.Time         // as the last decision said; zero: never
+	notices    map[string]notice // what a person should know of
+	boots      map[rollout.Host]boots
+	changed    bool      // since the last decision
+	due        time.Time // as the last decision said; zero: never
 	backoff    time.Duration
 	retryAt    time.Time // decide not before, after a failed commit
 	complained time.Time // of failed commits, in the log
@@ -136,11 +138,11 @@ func open(ctx context.Context, o Options) (*scheduler, error) {
 		o: o, js: js, log: o.Logger, m: newMetrics(o.Registerer),
 		// Two renewals' time is charged at most: one may come late.
 		snap:  rollout.NewSnapshot(2 * o.Renew),
-		alive: make(chan rollout.Host, 1<<14), commands: make(chan command),
+		alive: make(chan heartbeat, 1<<14), commands: make(chan command),
 		holder: random(), listening: time.Now(),
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
 		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
-		problems: map[string]string{},
+		problems: map[string]string{}, notices: map[string]notice{}, boots: map[rollout.Host]boots{},
 	}
 	sub, err := o.Conn.Subscribe(subjects.AllAlive, s.hear)
 	if err != nil {
@@ -157,6 +159,12 @@ func random() string {
 	return hex.EncodeToString(b[:])
 }
 
+// heartbeat is one sign of life, and which start of the host's agent gave it.
+type heartbeat struct {
+	host rollout.Host
+	boot string
+}
+
 // hear runs in a NATS callback: it only sends. A heartbeat that finds the
 // channel full is dropped, as any heartbeat may be.
 func (s *scheduler) hear(m *nats.Msg) {
@@ -165,7 +173,7 @@ func (s *scheduler) hear(m *nats.Msg) {
 		return
 	}
 	select {
-	case s.alive <- h:
+	case s.alive <- heartbeat{h, string(m.Data[:min(len(m.Data), 64)])}:
 	default:
 	}
 }

@@ -65,6 +65,7 @@ func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) 
 	var p rollout.Plan
 	var err error
 	id := q.ID
+	refused := ""
 	switch {
 	case q.Rollout != nil:
 		spec := *q.Rollout
@@ -73,13 +74,17 @@ func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) 
 		}
 		id = spec.Name
 		p, err = s.snap.PlanSpec(spec, s.leader.Seed, now)
+		w, _ := s.snap.Variable(spec.Variable) // nil where there is none
+		if no := s.snap.Admit(spec, w, nil); no != nil {
+			refused = no.Error()
+		}
 	default:
 		p, err = s.snap.Plan(id, now)
 	}
 	if err != nil {
 		return nil, err
 	}
-	v := control.PlanView{ID: id, Starts: p.Starts, Ends: p.Ends, Target: p.Target, Roles: roleViews(p.Roles), Hosts: []control.PlanHost{}}
+	v := control.PlanView{ID: id, Refused: refused, Starts: p.Starts, Ends: p.Ends, Target: p.Target, Roles: roleViews(p.Roles), Hosts: []control.PlanHost{}}
 	first, last := q.First, q.Last
 	if first <= 0 && last <= 0 || first+last > mostPlanned {
 		first, last = mostPlanned, 0
@@ -128,8 +133,13 @@ func (s *scheduler) hostView(name rollout.Host) (control.HostView, error) {
 	}
 	if h.Report != nil {
 		for _, n := range slices.Sorted(maps.Keys(h.Report.Enact)) {
-			if e := h.Report.Enact[n]; e.Error != "" && (e.Status == rollout.EnactFail || e.Status == rollout.Retrying) {
-				v.Problems = append(v.Problems, fmt.Sprintf("%s %s after %d attempts: %s", n, e.Status, e.Attempts, e.Error))
+			if e := h.Report.Enact[n]; e.Error != "" {
+				switch e.Status {
+				case rollout.Unobserved:
+					v.Problems = append(v.Problems, fmt.Sprintf("%s can't be observed, so the host isn't told its value: %s", n, e.Error))
+				case rollout.EnactFail, rollout.Retrying:
+					v.Problems = append(v.Problems, fmt.Sprintf("%s %s, attempts so far %d: %s", n, e.Status, e.Attempts, e.Error))
+				}
 			}
 		}
 	}
@@ -260,6 +270,15 @@ func (s *scheduler) status() control.StatusView {
 	v := control.StatusView{
 		StopView: s.stopView(), Leader: s.leader.Name, Since: s.leader.Since, Version: s.o.Version,
 		Hosts: p[rollout.Online] + p[rollout.Offline] + p[rollout.Gone] + p[rollout.Unheard], Online: p[rollout.Online],
+	}
+	v.Unheard = p[rollout.Unheard]
+	for _, id := range s.snap.Rollouts() {
+		if st, err := s.snap.Status(id, time.Now()); err == nil && (st.Record.State == rollout.StateFrozen || st.Record.State == rollout.StatePaused || st.Reason.Code == rollout.Aborted) {
+			v.Warnings = append(v.Warnings, fmt.Sprintf("rollout %s: %s", id, st.Reason))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.notices)) {
+		v.Warnings = append(v.Warnings, s.notices[key].text)
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.problems)) {
 		v.Warnings = append(v.Warnings, key+": "+s.problems[key])

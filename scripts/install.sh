@@ -14,7 +14,7 @@ put() { # mode, directory, files…
 }
 
 put 0755 /usr/bin bin/tsunamid bin/tsunami-agent bin/tsunamictl
-put 0755 /usr/libexec/tsunami deploy/libexec/*
+put 0755 /usr/libexec/tsunami deploy/libexec/enact-deb deploy/libexec/observe-deb
 put 0644 /usr/lib/systemd/system deploy/systemd/tsunamid.service deploy/systemd/tsunami-agent.service
 install -d "$to/usr/lib/sysusers.d"
 install -m 0644 deploy/systemd/sysusers.conf "$to/usr/lib/sysusers.d/tsunami.conf"

@@ -168,7 +168,11 @@ func (a *app) statusFields(v *control.StatusView, now time.Time) {
 	}
 	f.add("leader", fmt.Sprintf("%s, since %s", v.Leader, moment(v.Since, now)))
 	f.add("version", v.Version)
-	f.add("hosts", fmt.Sprintf("%d, %d online", v.Hosts, v.Online))
+	hosts := fmt.Sprintf("%d, %d online", v.Hosts, v.Online)
+	if v.Unheard > 0 {
+		hosts += fmt.Sprintf(", %d not heard yet by a scheduler that has just begun to listen", v.Unheard)
+	}
+	f.add("hosts", hosts)
 	for _, w := range v.Warnings {
 		f.add("warning", w)
 	}

@@ -324,9 +324,13 @@ func (a *app) planTable(p *control.PlanView, first int, now time.Time) {
 	f.add("starts", moment(p.Starts, now))
 	f.add("ends", moment(p.Ends, now))
 	f.add("target", fmt.Sprintf("%s, %d still to be told", plural(p.Target, "host"), len(p.Hosts)+p.Omitted))
+	if p.Refused != "" {
+		f.add("but", "it can't be started now: "+printable(p.Refused))
+	}
 	f.print(a.out)
 	a.roleTable(p.Roles, now)
 	if len(p.Hosts) == 0 {
+		fmt.Fprintln(a.out, "it selects no host now; hosts that join and match will be told")
 		return
 	}
 	fmt.Fprintln(a.out)

@@ -198,6 +198,9 @@ func (a *app) startRollout(cmd *cobra.Command, variable, value string, o *startF
 	return a.emit(view, func() {
 		now := time.Now()
 		a.say("%s is %s: %s → %s on %s over %s", view.ID, view.State, view.Variable, printable(view.To.Text()), plural(view.Target, "host"), spec.Ramp.Over)
+		if view.Target == 0 {
+			a.say("  it selects no host now; hosts that join and match will be told")
+		}
 		if !view.Ends.IsZero() {
 			a.say("  it ends %s if nothing holds it", moment(view.Ends, now))
 		}
