@@ -186,6 +186,9 @@ func (s *scheduler) run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		next, err := s.act(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
