@@ -92,12 +92,7 @@ func check(js jetstream.JetStream, msgs []Message) error {
 			expected[e.Subject] = e.Sequence
 		}
 		written[m.Subject] = true
-		header := 0
-		for k, vs := range m.Header {
-			for _, v := range vs {
-				header += len(k) + len(v) + 4
-			}
-		}
+		header := m.Header.Size()
 		if header > MaxHeader {
 			return fmt.Errorf("message %d, on %s: a header of %d bytes: at most %d are allowed", i+1, m.Subject, header, MaxHeader)
 		}

@@ -171,8 +171,8 @@ func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, err
 			Previous: t.Previous, Reason: t.Reason, Actor: t.Actor, Time: now,
 		}
 		h, body, err := c.Encode()
-		if err == nil && size(h)+len(body) > bus.MaxHeader {
-			err = fmt.Errorf("it has %d bytes, more than the %d that a record may have: fewer variables or checks on the host", size(h)+len(body), bus.MaxHeader)
+		if size := h.Size() + len(body); err == nil && size > bus.MaxHeader {
+			err = fmt.Errorf("it has %d bytes, more than the %d that a record may have: fewer variables or checks on the host", size, bus.MaxHeader)
 		}
 		if err != nil {
 			return nil, &unfitError{t.Host, err}
@@ -206,17 +206,6 @@ func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, err
 		})
 	}
 	return out, nil
-}
-
-// size is a header's, in bytes.
-func size(h subjects.Header) int {
-	n := 0
-	for k, vs := range h {
-		for _, v := range vs {
-			n += len(k) + len(v) + 4
-		}
-	}
-	return n
 }
 
 // unfitError says that one host's document can't be written.

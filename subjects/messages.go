@@ -53,6 +53,17 @@ func (h Header) Get(key string) string {
 	return ""
 }
 
+// Size is what the header takes on the wire, in bytes.
+func (h Header) Size() int {
+	n := 0
+	for k, vs := range h {
+		for _, v := range vs {
+			n += len(k) + len(v) + 4
+		}
+	}
+	return n
+}
+
 // Deleted says whether the record is a delete or purge marker.
 func (h Header) Deleted() bool {
 	op := h.Get(headerOperation)
