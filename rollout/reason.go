@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Code says in one word why something happened, or why it didn't yet.
@@ -18,6 +19,10 @@ const (
 	ByRestore  Code = "restored"       // its document had been overwritten or deleted by hand
 	ByOperator Code = "operator"       // an operator did it
 	ByRollout  Code = "completed"      // a rollout has completed with full coverage
+	ByCanary   Code = "canary"         // it is one of the hosts that go first
+	ByPin      Code = "pin"            // a pin holds the variable at this value
+	ByRollback Code = "rollback"       // a rollback takes it back
+	ByRelease  Code = "release"        // an operator freed its place in flight
 )
 
 // Why a rollout isn't moving, or a host isn't told.
@@ -45,6 +50,13 @@ const (
 	Drifted           Code = "drifted"
 	RecordDamaged     Code = "record_damaged"
 	Decommissioned    Code = "decommissioned"
+	OutsideWindow     Code = "outside_window"
+	InBlackout        Code = "blackout"
+	CanaryBake        Code = "canary_bake"
+	AwaitingApproval  Code = "awaiting_approval"
+	Pinned            Code = "pinned"
+	RolledBack        Code = "rolled_back"
+	NoScheduler       Code = "no_scheduler" // nobody led: only in the account of where a rollout's time went
 )
 
 // Reason is a typed reason with its numbers. Fields that don't apply to its
@@ -61,7 +73,10 @@ type Reason struct {
 	InFlight int     `json:"inFlight,omitempty"`
 	Limit    int     `json:"limit,omitempty"`
 	Sequence uint64  `json:"sequence,omitempty"` // of the abort or stop
-	Detail   string  `json:"detail,omitempty"`   // what a person said, or what was found
+	Until    time.Time `json:"until,omitzero"`  // when it ends by itself, as far as is known
+	Blackout ID        `json:"blackout,omitempty"`
+	Wave     int       `json:"wave,omitempty"`   // from 1
+	Detail   string    `json:"detail,omitempty"` // what a person said, or what was found
 }
 
 // String gives the reason as a sentence without its full stop.
@@ -104,7 +119,27 @@ func (r Reason) String() string {
 	case HostOffline:
 		return "the host is offline; it is told when it is back"
 	case HostSettling:
-		return withDetail("the host was changed a short time ago", r.Detail)
+		return r.until("the host was changed a short time ago; it settles")
+	case OutsideWindow:
+		return r.until("outside its windows")
+	case InBlackout:
+		return withDetail(r.until(fmt.Sprintf("in the blackout %s", r.Blackout)), r.Detail)
+	case CanaryBake:
+		return withDetail(r.until("the canary bakes"), r.Detail)
+	case AwaitingApproval:
+		return withDetail("waits for an approval", r.Detail)
+	case ByCanary:
+		return fmt.Sprintf("a canary: host %d of %d in role %s", r.Position, r.Target, r.Role)
+	case ByPin:
+		return withDetail(r.until("pinned"), r.Detail)
+	case ByRollback:
+		return fmt.Sprintf("%s takes it back: host %d of %d in role %s", r.Rollout, r.Position, r.Target, r.Role)
+	case ByRelease:
+		return withDetail(fmt.Sprintf("%s doesn't wait for it any more", r.Rollout), r.Detail)
+	case Pinned:
+		return withDetail(r.until("the host is pinned"), r.Detail)
+	case RolledBack:
+		return fmt.Sprintf("%s has taken it back", r.Rollout)
 	case HostGone:
 		return "the host was not seen for 7 days and doesn't count"
 	case NotDueYet:
@@ -129,4 +164,12 @@ func withDetail(s, detail string) string {
 		return s
 	}
 	return s + ": " + detail
+}
+
+// until adds when it ends.
+func (r Reason) until(s string) string {
+	if r.Until.IsZero() {
+		return s
+	}
+	return s + " until " + r.Until.Format(time.RFC3339)
 }
