@@ -100,6 +100,8 @@ type Report struct {
 	Generation uint64 `json:"generation"`
 	Version    string `json:"version,omitempty"` // of the agent
 	Boot       string `json:"boot"`              // drawn at each start of the agent
+	// Held says why the host changes nothing, for people; empty: it isn't held.
+	Held string `json:"held,omitempty"`
 }
 
 // EnactStatus says how far a host is with making a variable true.
