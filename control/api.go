@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -23,9 +24,16 @@ const (
 	RolloutPause     Verb = "rollout.pause"     // RolloutRequest → RolloutView
 	RolloutResume    Verb = "rollout.resume"    // RolloutRequest → RolloutView
 	RolloutCancel    Verb = "rollout.cancel"    // RolloutRequest → RolloutView
+	RolloutApprove   Verb = "rollout.approve"   // RolloutRequest → RolloutView
+	RolloutAdvance   Verb = "rollout.advance"   // AdvanceRequest → RolloutView
+	RolloutRelease   Verb = "rollout.release"   // HostReleaseRequest → RolloutView
+	RolloutRollback  Verb = "rollout.rollback"  // RollbackRequest → RolloutView, of the rollback
 	HostList         Verb = "host.list"         // HostListRequest → HostListResponse
 	HostShow         Verb = "host.show"         // HostRequest → HostView
 	HostDecommission Verb = "host.decommission" // HostRequest → HostView
+	HostPin          Verb = "host.pin"          // PinRequest → HostView
+	HostUnpin        Verb = "host.unpin"        // PinRequest → HostView
+	BlackoutList     Verb = "blackout.list"     // Empty → []BlackoutView
 	Start            Verb = "start"             // ReleaseRequest → StopView
 	Status           Verb = "status"            // Empty → StatusView
 	Why              Verb = "why"               // WhyRequest → WhyView
@@ -55,10 +63,32 @@ type ApplyResult struct {
 	Action string `json:"action"` // created, changed or unchanged
 	// Note is a consequence worth knowing: "a later initial changes nothing".
 	Note string `json:"note,omitempty"`
+	// Changes are the fields that differ, by path; of a document that is
+	// created, all that are set.
+	Changes []FieldChange `json:"changes,omitempty"`
+	// Plan says how the plan of a rollout changes, or what it is.
+	Plan *PlanChange `json:"plan,omitempty"`
 }
 
-// GetRequest asks for the documents of one kind ("Variable" or "Rollout"); an
-// empty name asks for all.
+// FieldChange is one field of a document that differs. Values are JSON; From is
+// absent where the field wasn't set, To where it no longer is.
+type FieldChange struct {
+	Field string          `json:"field"`
+	From  json.RawMessage `json:"from,omitempty"`
+	To    json.RawMessage `json:"to,omitempty"`
+}
+
+// PlanChange compares a rollout's plan before and after a change. Told hosts
+// stay told.
+type PlanChange struct {
+	EndsBefore   time.Time `json:"endsBefore,omitzero"` // zero for one that is created
+	Ends         time.Time `json:"ends,omitzero"`
+	TargetBefore int       `json:"targetBefore,omitempty"`
+	Target       int       `json:"target"`
+	Told         int       `json:"told"` // hosts that stay told
+}
+
+// GetRequest asks for the documents of one kind; an empty name asks for all.
 type GetRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name,omitempty"`
@@ -69,7 +99,8 @@ type GetResponse struct {
 	Documents []Document `json:"documents"`
 }
 
-// DeleteRequest asks for a variable's end. One that hosts carry is refused.
+// DeleteRequest asks for the end of a variable, a blackout or a pin (by its
+// host). A variable that hosts carry is refused.
 type DeleteRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
@@ -111,6 +142,32 @@ type RolloutRequest struct {
 	Acknowledge uint64     `json:"acknowledge,omitempty"`
 }
 
+// AdvanceRequest lets a rollout go on faster than its ramp: to the share To of
+// its target, or, without To, past the canary's bake or to the next wave.
+type AdvanceRequest struct {
+	ID  rollout.ID      `json:"id"`
+	To  rollout.Percent `json:"to,omitempty"`
+	Why string          `json:"why,omitempty"`
+}
+
+// HostReleaseRequest frees a host's place in flight.
+type HostReleaseRequest struct {
+	ID   rollout.ID   `json:"id"`
+	Host rollout.Host `json:"host"`
+	Why  string       `json:"why"`
+}
+
+// RollbackRequest takes a rollout's hosts back: to what each had before, or to
+// To. ToText, where To is absent, is read as the variable's type. Over is by
+// default a tenth of the time that the rollout has taken.
+type RollbackRequest struct {
+	ID     rollout.ID       `json:"id"`
+	To     rollout.Value    `json:"to,omitzero"`
+	ToText string           `json:"toText,omitempty"`
+	Over   rollout.Duration `json:"over,omitempty"`
+	Why    string           `json:"why"`
+}
+
 // RolloutView is a rollout as it stands.
 type RolloutView struct {
 	ID       rollout.ID    `json:"id"`
@@ -143,9 +200,29 @@ type RolloutView struct {
 	Waiting []FlightView     `json:"waiting,omitempty"` // told and not confirmed, the longest first, at most 100; in show only
 	Abort   *AbortView       `json:"abort,omitempty"`   // the unacknowledged or last abort
 	// NotEnacted counts, after a freeze, hosts that were told and may yet enact.
-	NotEnacted int           `json:"toldNotEnacted,omitempty"`
-	Layer      bool          `json:"layer,omitempty"` // completed, and still covers joins
-	Spec       *rollout.Spec `json:"spec,omitempty"`  // in show only
+	NotEnacted int  `json:"toldNotEnacted,omitempty"`
+	Layer      bool `json:"layer,omitempty"` // completed, and still covers joins
+	// Started is when the ramp's clock started, after the canary; PlannedEnd the
+	// end that was foreseen then.
+	Started    time.Time `json:"started,omitzero"`
+	PlannedEnd time.Time `json:"plannedEnd,omitzero"`
+	// Held is for how long it stood still for each reason, the longest first;
+	// Late is by how much it ends, or ended, after PlannedEnd.
+	Held []HeldView       `json:"held,omitempty"`
+	Late rollout.Duration `json:"late,omitempty"`
+	// ApprovalsNeeded counts the approvals that it waits for or will wait for.
+	ApprovalsNeeded int                `json:"approvalsNeeded,omitempty"`
+	Approvals       []rollout.Approval `json:"approvals,omitempty"`
+	RollbackOf      rollout.ID         `json:"rollbackOf,omitempty"`
+	Rollback        rollout.ID         `json:"rollback,omitempty"` // the rollback that takes its hosts back
+	Pinned          int                `json:"pinned,omitempty"`   // hosts that it selects and that a pin holds elsewhere; in show only
+	Spec            *rollout.Spec      `json:"spec,omitempty"`     // in show only
+}
+
+// HeldView is for how long a rollout stood still for one reason.
+type HeldView struct {
+	Reason rollout.Code     `json:"reason"`
+	For    rollout.Duration `json:"for"`
 }
 
 // RoleView is one role of a rollout.
@@ -189,6 +266,9 @@ type PlanRequest struct {
 	// messages' length, which Client takes in parts.
 	First int `json:"first,omitempty"`
 	Last  int `json:"last,omitempty"`
+	// Confirm is how long a host is assumed to take from being told to
+	// confirming; 0: no time.
+	Confirm rollout.Duration `json:"confirm,omitempty"`
 }
 
 // PlanView is what will happen to which host when, if nothing holds it.
@@ -204,6 +284,53 @@ type PlanView struct {
 	// listed.
 	Omitted int        `json:"omitted,omitempty"`
 	Roles   []RoleView `json:"roles"`
+	// Clock is when the ramp's clock starts, or did: after the canary. Length is
+	// how long it runs from then.
+	Clock  time.Time        `json:"clock,omitzero"`
+	Length rollout.Duration `json:"length"`
+	Told   int              `json:"told"` // hosts that have had their turn already
+	// Days counts the hosts told on each day on which there are any, and Zones
+	// by the label zone, of which there is none where no host has it.
+	Days  []PlanDay  `json:"days"`
+	Zones []PlanZone `json:"zones,omitempty"`
+	// Curve samples how many hosts have been told by when, first to last.
+	Curve []PlanPoint `json:"curve"`
+	// Closed are the stretches in which nobody is told, at most 1,000.
+	Closed []PlanClosure `json:"closed,omitempty"`
+	// Costs is how much later it ends because of each reason, if hosts take
+	// Confirm to confirm.
+	Costs []HeldView `json:"costs,omitempty"`
+	// Conflicts are in plain words: blackouts, other rollouts of the same hosts,
+	// pins, hosts that are offline.
+	Conflicts []string `json:"conflicts,omitempty"`
+}
+
+// PlanDay is one day of a plan, in UTC.
+type PlanDay struct {
+	Day   string `json:"day"` // 2026-12-01
+	Hosts int    `json:"hosts"`
+	Total int    `json:"total"` // by the day's end
+}
+
+// PlanZone is a zone in a plan.
+type PlanZone struct {
+	Zone  rollout.Word `json:"zone"` // "" for hosts without the label
+	Hosts int          `json:"hosts"`
+	First time.Time    `json:"first"`
+	Last  time.Time    `json:"last"`
+}
+
+// PlanPoint is how many hosts have been told by a time.
+type PlanPoint struct {
+	Time  time.Time `json:"time"`
+	Hosts int       `json:"hosts"`
+}
+
+// PlanClosure is a stretch in which nobody is told.
+type PlanClosure struct {
+	From   time.Time `json:"from"`
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
 }
 
 // PlanHost is one host's place in a plan.
@@ -212,6 +339,7 @@ type PlanHost struct {
 	Role     rollout.Word `json:"role"`
 	Position int          `json:"position"` // in its role, from 1
 	Due      time.Time    `json:"due"`
+	Canary   bool         `json:"canary,omitempty"`
 }
 
 // HostListRequest pages through the inventory in the order of names.
@@ -233,6 +361,30 @@ type HostRequest struct {
 	Why  string       `json:"why,omitempty"`
 }
 
+// PinRequest holds a variable of a host at a value, beside what is pinned
+// there already; the value may be left out, which means the one that the host
+// was last told. ValueText, where Value is absent, is read as the variable's
+// type. For unpin, without a variable, it ends all pins of the host.
+type PinRequest struct {
+	Host      rollout.Host  `json:"host"`
+	Variable  rollout.Name  `json:"variable,omitempty"`
+	Value     rollout.Value `json:"value,omitzero"`
+	ValueText string        `json:"valueText,omitempty"`
+	Until     time.Time     `json:"until,omitzero"`
+	Why       string        `json:"why"`
+}
+
+// BlackoutView is a blackout and whether it is in force.
+type BlackoutView struct {
+	rollout.Blackout
+	InForce bool `json:"inForce"`
+	// Next is when it ends if it is in force, else when it begins; absent where
+	// it never does again.
+	Next time.Time `json:"next,omitzero"`
+	// Holds are the live rollouts that it holds now.
+	Holds []rollout.ID `json:"holds,omitempty"`
+}
+
 // HostView is one host.
 type HostView struct {
 	Host       rollout.Host                   `json:"host"`
@@ -246,6 +398,7 @@ type HostView struct {
 	Generation uint64                         `json:"generation"` // of the document it was last told
 	Applied    uint64                         `json:"applied"`    // of the newest document it has taken
 	LastSeen   time.Time                      `json:"lastSeen,omitzero"`
+	Pin        *rollout.Pin                   `json:"pin,omitempty"`
 	Version    string                         `json:"version,omitempty"`
 	// Problems are in plain words: drifted, overwritten by hand, …
 	Problems []string `json:"problems,omitempty"`
@@ -325,6 +478,18 @@ type AuditRecord struct {
 
 // Reason is what the operator says.
 func (r RolloutRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r AdvanceRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r HostReleaseRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r RollbackRequest) Reason() string { return r.Why }
+
+// Reason is what the operator says.
+func (r PinRequest) Reason() string { return r.Why }
 
 // Reason is what the operator says.
 func (r HostRequest) Reason() string { return r.Why }

@@ -12,6 +12,8 @@ import (
 const (
 	KindVariable = "Variable"
 	KindRollout  = "Rollout"
+	KindBlackout = "Blackout"
+	KindPin      = "Pin"
 )
 
 // Document is one document that an operator applies: exactly one of the
@@ -19,6 +21,8 @@ const (
 type Document struct {
 	Variable *rollout.Variable
 	Rollout  *rollout.Spec
+	Blackout *rollout.Blackout
+	Pin      *rollout.Pin
 }
 
 // Kind returns the document's kind.

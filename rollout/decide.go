@@ -43,6 +43,7 @@ type Step struct {
 	Records     []RecordChange
 	Progress    *Progress
 	Variable    *Variable
+	Unpin       []Host // whose pins have come to their end: their keys are deleted
 }
 
 // Decision is what to do now, and when to decide again if nothing changes.

@@ -62,18 +62,18 @@ const (
 // Reason is a typed reason with its numbers. Fields that don't apply to its
 // Code are zero. Its JSON stands in Tsunami-Reason headers and records.
 type Reason struct {
-	Code     Code    `json:"code"`
-	Role     Word    `json:"role,omitempty"`
-	Host     Host    `json:"host,omitempty"`
-	Rollout  ID      `json:"rollout,omitempty"`
-	Position int     `json:"position,omitempty"` // the host's place in its role's order, from 1
-	Target   int     `json:"target,omitempty"`   // of the role
-	Told     int     `json:"told,omitempty"`     // in the role, before this
-	Share    float64 `json:"share,omitempty"`    // of the ramp, 0 to 1
-	InFlight int     `json:"inFlight,omitempty"`
-	Limit    int     `json:"limit,omitempty"`
-	Sequence uint64  `json:"sequence,omitempty"` // of the abort or stop
-	Until    time.Time `json:"until,omitzero"`  // when it ends by itself, as far as is known
+	Code     Code      `json:"code"`
+	Role     Word      `json:"role,omitempty"`
+	Host     Host      `json:"host,omitempty"`
+	Rollout  ID        `json:"rollout,omitempty"`
+	Position int       `json:"position,omitempty"` // the host's place in its role's order, from 1
+	Target   int       `json:"target,omitempty"`   // of the role
+	Told     int       `json:"told,omitempty"`     // in the role, before this
+	Share    float64   `json:"share,omitempty"`    // of the ramp, 0 to 1
+	InFlight int       `json:"inFlight,omitempty"`
+	Limit    int       `json:"limit,omitempty"`
+	Sequence uint64    `json:"sequence,omitempty"` // of the abort or stop
+	Until    time.Time `json:"until,omitzero"`     // when it ends by itself, as far as is known
 	Blackout ID        `json:"blackout,omitempty"`
 	Wave     int       `json:"wave,omitempty"`   // from 1
 	Detail   string    `json:"detail,omitempty"` // what a person said, or what was found

@@ -42,11 +42,34 @@ type Record struct {
 	// Theta is the phase in [0,1) of each role (or part of one that a limit cuts out), fixed when the ramp's clock first
 	// starts; a role that isn't in it gets a hash.
 	Theta map[string]float64 `json:"theta,omitzero"`
+	// Clock is when the ramp's clock started, after the canary's bake. Length
+	// is how long it runs from then: the ramp's Over, or, where there are
+	// windows, how much of that they were open. Planned is the end that was
+	// foreseen then.
+	Clock   time.Time     `json:"clock,omitzero"`
+	Length  time.Duration `json:"length,omitempty"` // in nanoseconds
+	Planned time.Time     `json:"planned,omitzero"`
+	// Advanced is the share, 0 to 1, that an operator let the ramp jump to, and
+	// Baked that one ended the canary's bake.
+	Advanced  float64    `json:"advanced,omitempty"`
+	Baked     bool       `json:"baked,omitempty"`
+	Approvals []Approval `json:"approvals,omitempty"`
+	// From is what the variable's value was when the rollout was created.
+	From Value `json:"from,omitzero"`
 	// Acknowledged is the sequence of the newest revision of abort.<id> that a
 	// named operator has acknowledged; 0 where there was none.
 	Acknowledged uint64 `json:"acknowledged,omitempty"`
 	// Abort is the sequence of the revision of abort.<id> that froze it.
 	Abort uint64 `json:"abort,omitempty"`
+}
+
+// Approval is one operator's word that a rollout, or one of its waves, may
+// start.
+type Approval struct {
+	By   ID        `json:"by"`
+	Time time.Time `json:"time"`
+	Why  string    `json:"why,omitempty"`
+	Wave int       `json:"wave,omitempty"` // from 1; 0: the rollout's start
 }
 
 // Progress is the value of progress.<id>, written with every step: under 1 KB.
@@ -59,14 +82,20 @@ type Progress struct {
 	// ramp's clock advances as it does, so an outage adds nothing.
 	Led     time.Duration `json:"led"`
 	Running bool          `json:"running"`
+	At      time.Time     `json:"at,omitzero"` // of this step
 	// CaughtUp is what the ramp's clock showed when an overdue host was last
 	// told; the next may be told one gap later. Negative: never yet.
-	CaughtUp  time.Duration `json:"caughtUp"`
-	Target    int           `json:"target"`
-	Told      int           `json:"told"`
-	Confirmed int           `json:"confirmed"`
-	Failed    int           `json:"failed"`
-	Hold      Reason        `json:"hold,omitzero"` // what holds the rollout; zero: nothing
+	CaughtUp time.Duration `json:"caughtUp"`
+	// Baking is what the leaders' clock showed when the last canary confirmed;
+	// 0: they haven't all.
+	Baking time.Duration `json:"baking,omitempty"`
+	// Held is for how long the rollout stood still for each reason, so far.
+	Held      map[Code]time.Duration `json:"held,omitempty"`
+	Target    int                    `json:"target"`
+	Told      int                    `json:"told"`
+	Confirmed int                    `json:"confirmed"`
+	Failed    int                    `json:"failed"`
+	Hold      Reason                 `json:"hold,omitzero"` // what holds the rollout; zero: nothing
 }
 
 // Told says, for one variable of a host's document, who told it and why.
@@ -75,8 +104,12 @@ type Told struct {
 	Generation uint64    `json:"generation"` // of the document that first carried it
 	Time       time.Time `json:"time"`
 	Checks     []ID      `json:"checks,omitempty"` // that were green on the host when it was told
-	// File says that being in the host\'s files is all there is to the variable.
+	// File says that being in the host's files is all there is to the variable.
 	File bool `json:"file,omitempty"`
+	// Previous is the value before a rollout changed it.
+	Previous Value `json:"previous,omitzero"`
+	Released bool  `json:"released,omitempty"` // an operator freed its place in flight
+	Pin      bool  `json:"pin,omitempty"`      // a pin told it
 }
 
 // Desired is what a host was last told: the body of desired.<host> and, from

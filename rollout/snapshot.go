@@ -37,6 +37,7 @@ type Snapshot struct {
 	ordered   []*cohort // by creation
 	aborts    map[ID]Abort
 	stop      Abort
+	pins      map[Host]*Pin
 	waiting   []*host // that may need a document that no rollout gives them
 	behind    bool    // the audit log
 	led       time.Duration
@@ -51,6 +52,7 @@ type host struct {
 	desired        *Desired // nil: it was never told anything, or was decommissioned
 	floor          uint64   // the highest generation that it was told before it was decommissioned
 	presence       Presence
+	pin            *Pin
 	damaged        bool // its document was overwritten or deleted by hand
 	unfit          bool // it is left alone: see PutUnfit
 	decommissioned bool
@@ -66,6 +68,7 @@ func NewSnapshot(charge time.Duration) *Snapshot {
 		variables: make(map[Name]*Variable),
 		cohorts:   make(map[ID]*cohort),
 		aborts:    make(map[ID]Abort),
+		pins:      make(map[Host]*Pin),
 		charge:    charge,
 	}
 }
