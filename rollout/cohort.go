@@ -17,9 +17,16 @@ type cohort struct {
 	record   *Record
 	progress Progress
 	where    Where
+	canary   Where
 	limits   []Where
 	active   bool // a live rollout or a layer: indexed
 	unfit    bool // left alone: see PutRolloutUnfit
+
+	// under counts the hosts that each blackout with a where selects; calendar is
+	// made of the windows and of the blackouts in closed.
+	under    map[*scope]int
+	calendar *calendar
+	closed   []*Blackout
 
 	roles  map[Word]*role
 	groups []*group          // sorted by key
@@ -27,11 +34,11 @@ type cohort struct {
 	tally
 }
 
-// tally counts hosts. Outsiders are counted as lost or not at all.
-type tally struct{ n, had, told, confirmed, failed, lost int }
-
-// inFlight counts the hosts that this rollout told and that haven't confirmed.
-func (t tally) inFlight() int { return t.told - t.confirmed + t.lost }
+// tally counts hosts. Of outsiders only those in flight are counted.
+type tally struct {
+	n, had, told, confirmed, failed int
+	inFlight                        int // told by this rollout, not confirmed, not released, not pinned
+}
 
 // role is the unit of in-flight limits.
 type role struct {
@@ -73,6 +80,8 @@ type member struct {
 	state     memberState
 	confirmed bool
 	failed    bool
+	flying    bool // in flight
+	canary    bool // may be one
 	key       uint64
 	spread    []Word // the host's values of the spread labels; shared
 	host      *host
@@ -85,32 +94,71 @@ type member struct {
 }
 
 func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
-	c := &cohort{all: all, id: id, record: r, progress: Progress{CaughtUp: -1}, roles: make(map[Word]*role), values: make(map[string][]Word)}
-	var err error
+	c := &cohort{all: all, id: id, progress: Progress{CaughtUp: -1}}
+	c.clear()
+	return c, c.set(r)
+}
+
+// set takes a record, and compiles its document's expressions.
+func (c *cohort) set(r *Record) (err error) {
 	if c.where, err = ParseWhere(r.Spec.Where); err != nil {
-		return nil, fieldErrorf("where", "%v", err)
+		return fieldErrorf("where", "%v", err)
 	}
+	if r.Spec.Canary != nil {
+		if c.canary, err = ParseWhere(r.Spec.Canary.Where); err != nil {
+			return fieldErrorf("canary.where", "%v", err)
+		}
+	}
+	c.limits = nil
 	for i, l := range r.Spec.Limits {
 		w, err := ParseWhere(l.Where)
 		if err != nil {
-			return nil, fieldErrorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
+			return fieldErrorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
 		}
 		c.limits = append(c.limits, w)
 	}
-	return c, nil
+	c.record, c.calendar = r, nil
+	return nil
 }
 
 func (c *cohort) clear() {
 	c.roles, c.groups, c.tally = make(map[Word]*role), nil, tally{}
-	c.values = make(map[string][]Word)
+	c.values, c.under = make(map[string][]Word), make(map[*scope]int)
 }
 
+// selects says whether the rollout is about the host. A rollback is about those
+// whom its original told.
 func (c *cohort) selects(h *host) bool {
+	spec := &c.record.Spec
+	if spec.Rollback != "" {
+		return h.desired != nil && (h.desired.Told[spec.Variable].Rollout == spec.Rollback || h.desired.Told[spec.Variable].Rollout == c.id)
+	}
 	ok, err := c.where.Selects(h.name, h.report.Role, h.report.Labels)
-	return ok && err == nil
+	return ok && err == nil && !slices.Contains(spec.Exclude, h.name)
 }
 
-func (c *cohort) over() time.Duration { return time.Duration(c.record.Spec.Ramp.Over) }
+// rollback says whether the rollout takes another's hosts back.
+func (c *cohort) rollback() bool { return c.record.Spec.Rollback != "" }
+
+// length is how long the ramp's clock runs, from none to all.
+func (c *cohort) length() time.Duration {
+	if c.record.Length > 0 {
+		return c.record.Length
+	}
+	return c.record.Spec.Ramp.Length()
+}
+
+func (c *cohort) curve() curve { return curve{&c.record.Spec.Ramp, c.length()} }
+
+// value is what the rollout tells the host; the zero Value takes the variable
+// out of its document.
+func (c *cohort) value(h *host) Value {
+	spec := &c.record.Spec
+	if c.rollback() && spec.To.IsZero() && h.desired != nil {
+		return h.desired.Told[spec.Variable].Previous
+	}
+	return spec.To
+}
 
 // add makes the host a member. The caller updates it afterwards. One that never
 // reported itself can only be an outsider.
@@ -124,6 +172,10 @@ func (c *cohort) add(h *host, outside bool) *member {
 			return ok && err == nil
 		})
 		m.group, m.key, m.spread = c.group(h.report.Role, limit), salted(c.record.Salt, string(h.name)), c.spreadOf(h)
+		if c.record.Spec.Canary != nil && c.record.Clock.IsZero() {
+			ok, err := c.canary.Selects(h.name, h.report.Role, h.report.Labels)
+			m.canary = ok && err == nil
+		}
 	}
 	g := m.group
 	m.index = len(g.members)
@@ -200,10 +252,10 @@ func (c *cohort) group(name Word, limit int) *group {
 // count adds the member to the tallies, or takes it out.
 func (m *member) count(sign int) {
 	for _, t := range []*tally{&m.group.tally, &m.group.role.tally, &m.cohort.tally} {
+		if m.flying {
+			t.inFlight += sign
+		}
 		if m.outside {
-			if m.state == told && !m.confirmed {
-				t.lost += sign
-			}
 			continue
 		}
 		t.n += sign
@@ -220,42 +272,64 @@ func (m *member) count(sign int) {
 			}
 		}
 	}
+	if !m.outside {
+		for _, b := range m.host.under {
+			m.cohort.under[b] += sign
+		}
+	}
+}
+
+// standing is where a member stands, as far as tallies count it.
+type standing struct {
+	state                     memberState
+	confirmed, failed, flying bool
 }
 
 // update takes note of a change to the member's host.
 func (m *member) update() {
-	state, confirmed, failed := m.judge()
-	if state == m.state && confirmed == m.confirmed && failed == m.failed {
+	next, old := m.judge(), standing{m.state, m.confirmed, m.failed, m.flying}
+	if next == old {
 		return
 	}
-	if state != m.state && state == untold {
+	if next.state != old.state && next.state == untold {
 		m.group.dirty = true // back among those still to come
 	}
 	m.count(-1)
-	m.state, m.confirmed, m.failed = state, confirmed, failed
+	m.state, m.confirmed, m.failed, m.flying = next.state, next.confirmed, next.failed, next.flying
 	m.count(1)
 }
 
-func (m *member) judge() (state memberState, confirmed, failed bool) {
-	h, spec := m.host, &m.cohort.record.Spec
+func (m *member) judge() standing {
+	h, c, name := m.host, m.cohort, m.cohort.record.Spec.Variable
 	if h.desired != nil {
-		t, ok := h.desired.Told[spec.Variable]
-		value := h.desired.Values[spec.Variable]
+		t, ok := h.desired.Told[name]
+		value := h.desired.Values[name]
 		switch {
-		case ok && t.Rollout == m.cohort.id:
-			return told, h.confirms(spec.Variable, value, t), h.failed(spec.Variable, t)
-		case ok && value == spec.To:
-			return had, false, false
-		case ok && t.Rollout != "" && !m.cohort.newerThan(m.cohort.all[t.Rollout]):
-			return had, false, false // by a newer rollout: a host is never taken back
+		case ok && t.Rollout == c.id && c.rollback() && t.Released:
+			return standing{state: had} // told while it was offline, and not waited for
+		case ok && t.Rollout == c.id:
+			s := standing{state: told, confirmed: h.confirms(name, value, t), failed: h.failed(name, t)}
+			s.flying = !s.confirmed && !t.Released && !h.pinned(name)
+			return s
+		case c.rollback():
+			if t.Rollout != c.record.Spec.Rollback {
+				return standing{state: had} // another has told it since
+			}
+			return standing{}
+		case ok && value == c.record.Spec.To:
+			return standing{state: had}
+		case ok && t.Rollout != "" && !c.newerThan(c.all[t.Rollout]):
+			return standing{state: had} // by a newer rollout: a host is never taken back
+		case c.record.Spec.Remove && value.IsZero():
+			return standing{state: had}
 		}
 	}
 	for _, o := range h.members {
-		if o.cohort != m.cohort && !o.outside && o.cohort.record.Spec.Variable == spec.Variable && o.cohort.newerThan(m.cohort) {
-			return had, false, false
+		if o.cohort != c && !o.outside && o.cohort.record.Spec.Variable == name && o.cohort.newerThan(c) {
+			return standing{state: had}
 		}
 	}
-	return untold, false, false
+	return standing{}
 }
 
 // newerThan says whether c was created after d. Nothing is newer than a rollout
@@ -270,6 +344,9 @@ func (h *host) confirms(name Name, v Value, t Told) bool {
 	r := h.report
 	if r == nil || r.Generation < t.Generation {
 		return false
+	}
+	if v.IsZero() {
+		return true // taken out of its document, which it has
 	}
 	e := r.Enact[name]
 	if e.Status == Unenacted || e.Status == "" {
@@ -299,15 +376,14 @@ func (h *host) failed(name Name, t Told) bool {
 	return e.Status == EnactFail && e.Generation >= t.Generation
 }
 
-// line is the straight line of the group's hosts that this rollout has to
-// tell: those that have the value anyway take places of the target without
-// being told.
+// line is the ramp of the group's hosts that this rollout has to tell: those
+// that have the value anyway take places of the target without being told.
 func (g *group) line(c *cohort) line {
 	theta, ok := c.record.Theta[g.key]
 	if !ok {
 		theta = unit(salted(c.record.Salt, "late role "+g.key))
 	}
-	return line{t: max(0, g.target(c)-g.had), theta: theta, over: c.over()}
+	return line{t: max(0, g.target(c)-g.had), theta: theta, curve: c.curve()}
 }
 
 // target is the group's T.
@@ -367,7 +443,11 @@ func (g *group) rebuild(c *cohort) {
 			ps = append(ps, place{key: m.key, m: m})
 		}
 	}
-	arrange(ps, c.record.Salt, 0, len(c.record.Spec.Spread))
+	if c.rollback() {
+		c.lastFirst(ps)
+	} else {
+		arrange(ps, c.record.Salt, 0, len(c.record.Spec.Spread))
+	}
 	g.queue = g.queue[:0]
 	for _, p := range ps {
 		if p.m.state == untold {
@@ -375,4 +455,16 @@ func (g *group) rebuild(c *cohort) {
 		}
 	}
 	g.next, g.due, g.dirty = 0, g.due[:0], false
+}
+
+// lastFirst sorts the members of a rollback into the order in which they are
+// told: the one that its original told last comes first.
+func (c *cohort) lastFirst(ps []place) {
+	told := func(p place) time.Time {
+		if p.m.host.desired == nil {
+			return time.Time{}
+		}
+		return p.m.host.desired.Told[c.record.Spec.Variable].Time
+	}
+	slices.SortFunc(ps, func(a, b place) int { return cmp.Or(told(b).Compare(told(a)), cmp.Compare(a.key, b.key)) })
 }

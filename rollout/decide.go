@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -74,6 +75,9 @@ func Decide(s *Snapshot, now time.Time) Decision {
 	if len(d.Steps) > 0 {
 		return d
 	}
+	if d.Steps = s.expire(now, &d); len(d.Steps) > 0 {
+		return d
+	}
 	if step, ok := s.documents(now); ok {
 		d.Steps = []Step{step}
 		return d
@@ -102,26 +106,56 @@ func (s *Snapshot) freeze(c *cohort, a Abort, now time.Time) Step {
 // transition is the step that changes a rollout's record and stops its clock
 // or lets it go on.
 func (s *Snapshot) transition(c *cohort, r Record, now time.Time, hold Reason, abort uint64) Step {
-	running := (r.State == StateRunning || r.State == StateCompleted) && hold.Code == ""
-	p := s.progressed(c, now, s.elapsed(c, now), running, hold)
+	running := (r.State == StateRunning || r.State == StateCompleted) && hold.Code == "" && !r.Clock.IsZero()
+	p := s.progressed(c, now, s.stand(c, now), running, hold)
+	if r.State == StateFrozen {
+		p.Baking = 0 // the canary bakes anew
+	}
 	return Step{Rollout: c.id, Abort: abort, Records: []RecordChange{{c.id, r}}, Progress: &p}
 }
 
-// elapsed is what the ramp's clock shows.
+// elapsed is what the ramp's clock shows: it runs while a scheduler leads and
+// the calendar is open. That of a layer only serves to tell one host a gap.
 func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
-	e := c.progress.Elapsed
-	if c.progress.Running {
-		e += max(0, s.Led(now)-c.progress.Led)
+	p := &c.progress
+	if !p.Running {
+		return p.Elapsed
 	}
-	return e
+	ran := max(0, s.Led(now)-p.Led)
+	if c.record.State == StateCompleted {
+		ran = min(ran, max(0, p.CaughtUp-p.Elapsed)+c.gap())
+	}
+	if cal := s.calendar(c); !cal.always() {
+		ran = cal.open(p.At, now, ran)
+	}
+	return p.Elapsed + ran
 }
 
 func (s *Snapshot) progressed(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) Progress {
 	return Progress{
-		Elapsed: elapsed, Led: s.Led(now), Running: running, Hold: hold,
-		CaughtUp: c.progress.CaughtUp,
-		Target:   c.target(), Told: c.told + c.had, Confirmed: c.confirmed, Failed: c.failed,
+		Elapsed: elapsed, Led: s.Led(now), Running: running, At: now.UTC(), Hold: hold,
+		CaughtUp: c.progress.CaughtUp, Baking: c.progress.Baking, Held: s.heldFor(c, now),
+		Target: c.target(), Told: c.told + c.had, Confirmed: c.confirmed, Failed: c.failed,
 	}
+}
+
+// heldFor is for how long the rollout stood still for each reason, the present
+// one included, since it left pending.
+func (s *Snapshot) heldFor(c *cohort, now time.Time) map[Code]time.Duration {
+	p := &c.progress
+	code, since := p.Hold.Code, now.Sub(p.At)
+	if p.Running { // as far as nobody led
+		code, since = NoScheduler, since-max(0, s.Led(now)-p.Led)
+	}
+	if c.record.Theta == nil || c.record.State == StateCompleted || p.At.IsZero() || code == "" || since < time.Second {
+		return p.Held
+	}
+	held := maps.Clone(p.Held)
+	if held == nil {
+		held = make(map[Code]time.Duration, 1)
+	}
+	held[code] += since
+	return held
 }
 
 // target is the rollout's: the sum over its roles.
@@ -167,6 +201,8 @@ func (s *Snapshot) needs(h *host) Reason {
 		return Reason{}
 	case h.damaged && h.desired != nil:
 		return Reason{Code: ByRestore}
+	case h.unpinned() != "":
+		return h.pin.reason()
 	case h.presence != Online:
 		return Reason{}
 	case h.desired == nil:
@@ -186,11 +222,21 @@ func (s *Snapshot) adoptable(h *host) Name {
 		if v.Value.IsZero() || found != "" && name > found {
 			continue
 		}
-		if _, ok := h.desired.Values[name]; !ok && v.Value.Matches(h.report.Actual[name]) {
+		if !s.carries(h, name) && v.Value.Matches(h.report.Actual[name]) {
 			found = name
 		}
 	}
 	return found
+}
+
+// carries says whether the host was told the variable, or had it taken out by a
+// rollout that still stands.
+func (s *Snapshot) carries(h *host, name Name) bool {
+	if _, ok := h.desired.Values[name]; ok {
+		return true
+	}
+	c := s.cohorts[h.desired.Told[name].Rollout]
+	return c != nil && c.active
 }
 
 func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
@@ -208,6 +254,11 @@ func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
 			}
 			t.Desired.set(name, v, v.Value, h, "", gen, now)
 		}
+	case ByPin:
+		name := h.unpinned()
+		t.Variable, t.Previous, t.Actor = name, h.desired.Values[name], h.pin.By
+		t.Desired.set(name, s.variables[name], h.pin.Values[name], h, "", gen, now)
+		t.Desired.Told[name] = pinned(t.Desired.Told[name])
 	case ByAdoption:
 		name := s.adoptable(h)
 		t.Variable = name
@@ -240,7 +291,13 @@ func (d *Desired) set(name Name, v *Variable, value Value, h *host, by ID, gener
 	}
 	slices.Sort(t.Checks)
 	t.Checks = t.Checks[:min(len(t.Checks), maxChecks)]
+	if by != "" {
+		t.Previous = d.Values[name]
+	}
 	d.Values[name] = value
+	if value.IsZero() {
+		delete(d.Values, name)
+	}
 	d.Told[name] = t
 }
 
@@ -250,9 +307,7 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 	case StatePending:
 		hold := s.pending(c, now)
 		if hold.Code == "" {
-			r := *c.record
-			r.run(now, thetas(r.Salt, c.targets()))
-			return []Step{s.transition(c, r, now, Reason{}, r.Acknowledged)}
+			return []Step{s.run(c, now)}
 		}
 		if hold.Code == NotStarted {
 			d.wake(c.record.Spec.Start)
@@ -260,16 +315,52 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 		return s.note(c, now, s.elapsed(c, now), false, hold)
 	case StateRunning:
 		if hold := s.held(); hold.Code != "" {
-			return s.note(c, now, s.elapsed(c, now), false, hold)
+			return s.halt(c, now, hold)
+		}
+		if c.rollback() {
+			if steps := s.absent(c, now); len(steps) > 0 {
+				return steps
+			}
+		}
+		if c.record.Clock.IsZero() {
+			return s.prepare(c, now, d)
+		}
+		if hold := s.closed(c, now, d); hold.Code != "" {
+			return s.halt(c, now, hold)
 		}
 		return s.ramp(c, now, d)
 	case StateCompleted:
-		if s.held().Code != "" || s.aborts[c.id].Sequence > c.record.Acknowledged {
+		if s.held().Code != "" || s.aborts[c.id].Sequence > c.record.Acknowledged || s.closed(c, now, d).Code != "" {
 			return nil
 		}
 		return s.ramp(c, now, d)
 	}
 	return nil // paused and frozen: their transition stopped the clock
+}
+
+// run is the step that lets a rollout leave pending. Without a canary, and if
+// its calendar is open, its ramp's clock starts at once.
+func (s *Snapshot) run(c *cohort, now time.Time) Step {
+	r := *c.record
+	r.run(now, thetas(r.Salt, c.targets()))
+	cal := s.calendar(c)
+	if r.Spec.Canary == nil && (cal.always() || cal.at(now).why.Code == "") {
+		r.startClock(now, cal)
+	}
+	return s.transition(c, r, now, Reason{}, r.Acknowledged)
+}
+
+// closed is why the calendar lets nobody be told, and wakes when that changes.
+func (s *Snapshot) closed(c *cohort, now time.Time, d *Decision) Reason {
+	cal := s.calendar(c)
+	if cal.always() {
+		return Reason{}
+	}
+	span := cal.at(now)
+	if span.why.Code != "" || c.record.State != StateCompleted { // nothing ends with a layer's window
+		d.wake(span.until)
+	}
+	return span.why
 }
 
 // held is why nothing at all may be told.
@@ -290,14 +381,40 @@ func (s *Snapshot) pending(c *cohort, now time.Time) Reason {
 	}
 	spec := &c.record.Spec
 	if now.Before(spec.Start) {
-		return Reason{Code: NotStarted}
+		return Reason{Code: NotStarted, Until: spec.Start}
 	}
 	if spec.After != "" {
-		if o := s.cohorts[spec.After]; o == nil || o.record.State != StateCompleted {
-			return Reason{Code: WaitingForRollout, Rollout: spec.After}
+		o := s.cohorts[spec.After]
+		if o == nil || o.record.State != StateCompleted {
+			hold := Reason{Code: WaitingForRollout, Rollout: spec.After}
+			if o != nil && !o.record.State.Live() {
+				hold.Detail = "which is " + string(o.record.State) + ", so that never happens"
+			}
+			return hold
 		}
 	}
+	if given := c.record.approvals(0); given < spec.Approvals {
+		return Reason{Code: AwaitingApproval, Detail: fmt.Sprintf("%d of %d are given", given, spec.Approvals)}
+	}
 	return Reason{}
+}
+
+// halt notes that the ramp's clock stands.
+func (s *Snapshot) halt(c *cohort, now time.Time, hold Reason) []Step {
+	return s.note(c, now, s.stand(c, now), false, hold)
+}
+
+// stand is what the ramp's clock shows if it stops now: where a place has come
+// meanwhile and nobody was told, one nanosecond before it, so that nothing that
+// stops the clock makes anybody overdue.
+func (s *Snapshot) stand(c *cohort, now time.Time) time.Duration {
+	before, clock := c.progress.Elapsed, s.elapsed(c, now)
+	if c.active && c.record.State == StateRunning && clock > before {
+		if came, _, _ := newRound(s, c, now).places(before, clock); len(came) > 0 {
+			return max(before, came[0].at-1)
+		}
+	}
+	return clock
 }
 
 func (c *cohort) targets() map[string]int {

@@ -159,6 +159,8 @@ func (s *Snapshot) expire(now time.Time, d *Decision) []Step {
 // reason is what stands on a document that the pin tells.
 func (p *Pin) reason() Reason { return Reason{Code: ByPin, Until: p.Until, Detail: p.Why} }
 
+func pinned(t Told) Told { t.Pin = true; return t }
+
 func (p *Pin) blocked() Reason {
 	return Reason{Code: Pinned, Until: p.Until, Detail: fmt.Sprintf("by %s: %s", p.By, p.Why)}
 }

@@ -36,19 +36,18 @@ func atMost(p Percent, n int) int {
 	return max(1, int(math.Floor(float64(p)*float64(n)/100+1e-9)))
 }
 
-// line is the straight line of one role: t hosts over a duration, shifted by
-// the phase theta in [0,1).
+// line is the ramp of one role: t hosts along a curve, shifted by the phase
+// theta in [0,1).
 type line struct {
 	t     int
 	theta float64
-	over  time.Duration
+	curve curve
 }
 
-// due is what the ramp's clock shows when the i-th host (1 to t) is told:
-// p = (i−θ)/T of the way. It defines the ramp; quota is its inverse.
+// due is what the ramp's clock shows when the i-th host (1 to t) is told: when
+// the share reaches p = (i−θ)/T. It defines the ramp; quota is its inverse.
 func (l line) due(i int) time.Duration {
-	p := (float64(i) - l.theta) / float64(l.t)
-	return min(l.over, time.Duration(math.Ceil(p*float64(l.over))))
+	return l.curve.at((float64(i) - l.theta) / float64(l.t))
 }
 
 // quota is how many hosts are to be told when the ramp's clock shows e:
@@ -58,10 +57,10 @@ func (l line) quota(e time.Duration) int {
 	if l.t <= 0 || e <= 0 {
 		return 0
 	}
-	if e >= l.over {
+	if e >= l.curve.length {
 		return l.t
 	}
-	q := int(math.Floor(float64(l.t)*(float64(e)/float64(l.over)) + l.theta))
+	q := int(math.Floor(float64(l.t)*l.curve.share(e) + l.theta))
 	q = max(0, min(l.t, q))
 	for q < l.t && l.due(q+1) <= e {
 		q++

@@ -35,20 +35,41 @@ type round struct {
 	wake    time.Time      // when a settling host is ready
 }
 
-// ramp tells the hosts whose place has come since the last step, in the order
-// of their places, and at most one that is overdue for another reason.
-func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
-	r := &round{
+func newRound(s *Snapshot, c *cohort, now time.Time) *round {
+	return &round{
 		s: s, c: c, now: now,
 		ready: map[*group][]*member{}, unheard: map[*group]Host{}, inRole: map[*role]int{}, inGroup: map[*group]int{},
 	}
+}
+
+// ramp tells the hosts whose place has come since the last step, in the order
+// of their places, and at most one that is overdue for another reason.
+func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
+	r := newRound(s, c, now)
 	before, clock := c.progress.Elapsed, s.elapsed(c, now)
 	var hold Reason // what stops the clock, one nanosecond before the place that waits
-	if code := c.progress.Hold.Code; !c.progress.Running && (code == InFlightLimit || code == HostUnheard) {
-		if code == InFlightLimit && !r.room() {
-			return nil // still
+	gate, gateAt, gated := c.gate()
+	if !c.progress.Running {
+		switch c.progress.Hold.Code {
+		case InFlightLimit:
+			if !r.room() {
+				return nil // still
+			}
+			clock++
+		case HostUnheard:
+			clock++
+		case AwaitingApproval:
+			if gated && clock+1 >= gateAt {
+				return nil // still
+			}
+			clock++
 		}
-		clock++
+	}
+	if floor := c.floor(); clock < floor && c.record.State == StateRunning {
+		clock = floor // an operator let it jump
+	}
+	if gated = gated && clock >= gateAt; gated {
+		clock = gateAt - 1
 	}
 	onTime, overdue, next := r.places(before, clock)
 	for _, p := range onTime {
@@ -64,6 +85,9 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 			continue
 		}
 		break
+	}
+	if hold.Code == "" && gated {
+		hold = Reason{Code: AwaitingApproval, Wave: gate + 1, Detail: fmt.Sprintf("wave %d, %s", gate+1, c.record.Spec.Ramp.Waves[gate].Percent)}
 	}
 	held := hold.Code != ""
 	if held && len(r.chosen) == 0 && !c.progress.Running && hold.Code == c.progress.Hold.Code && clock == before {
@@ -83,14 +107,14 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 	}
 
 	running := !held
-	if len(r.chosen) == 0 && !held && clock >= c.over() {
+	if len(r.chosen) == 0 && !held && clock >= c.length() {
 		var done bool
 		if hold, done = r.ending(); done && c.record.State == StateRunning {
 			return []Step{s.complete(c, now, clock)}
 		}
 	}
-	if clock < c.over() {
-		next = earlier(next, c.over()) // to end the ramp
+	if clock < c.length() {
+		next = earlier(next, c.length()) // to end the ramp
 	}
 	if running && next >= 0 {
 		d.wake(now.Add(next - clock))
@@ -115,7 +139,7 @@ func earlier(a, b time.Duration) time.Duration {
 // gap is the pace of catching up, on the ramp's clock: as many hosts an hour
 // as the ramp itself tells.
 func (c *cohort) gap() time.Duration {
-	return c.over() / time.Duration(max(1, c.target()))
+	return c.length() / time.Duration(max(1, c.target()))
 }
 
 // places finds the places that have come between before and clock, how many
@@ -141,10 +165,10 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 		for _, m := range g.due {
 			if ready, at := r.tellable(m.host); ready {
 				r.ready[g] = append(r.ready[g], m)
-			} else if m.host.presence == Unheard {
+			} else if m.host.presence == Unheard && !m.host.pinned(r.c.record.Spec.Variable) {
 				r.unheard[g] = m.host.name
-			} else if !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
-				r.wake = at
+			} else {
+				r.settles(at)
 			}
 		}
 	}
@@ -154,10 +178,20 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 	return onTime, overdue, next
 }
 
-// tellable says whether the host can be told now; if it only has to settle,
-// when it can.
+// settles notes when a host that only time keeps from being told is ready.
+func (r *round) settles(at time.Time) {
+	if !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
+		r.wake = at
+	}
+}
+
+// fit says whether the host has a document that can be followed by another.
+func (h *host) fit() bool { return h.desired != nil && !h.damaged && !h.unfit }
+
+// tellable says whether the host can be told now; if only time keeps it from
+// that, until when at the least.
 func (r *round) tellable(h *host) (bool, time.Time) {
-	if h.presence != Online || h.desired == nil || h.damaged || h.unfit {
+	if h.presence != Online || !h.fit() || h.pinned(r.c.record.Spec.Variable) {
 		return false, time.Time{}
 	}
 	if settle := time.Duration(r.c.record.Spec.Settle); settle > 0 {
@@ -165,12 +199,17 @@ func (r *round) tellable(h *host) (bool, time.Time) {
 			return false, at
 		}
 	}
+	if len(h.under) > 0 && !r.c.rollback() {
+		if why, ok := h.deferred(r.now); ok {
+			return false, why.Until
+		}
+	}
 	return true, time.Time{}
 }
 
 // room says whether the fleet-wide in-flight limit lets another host be told.
 func (r *round) room() bool {
-	return r.c.inFlight()+len(r.chosen) < r.c.limit()
+	return r.c.inFlight+len(r.chosen) < r.c.limit()
 }
 
 func (c *cohort) limit() int {
@@ -182,17 +221,22 @@ func (c *cohort) roleLimit(ro *role) int {
 }
 
 func (r *round) roleRoom(ro *role) bool {
-	return ro.inFlight()+r.inRole[ro] < r.c.roleLimit(ro)
+	return ro.inFlight+r.inRole[ro] < r.c.roleLimit(ro)
 }
 
 func (r *round) full() Reason {
-	return Reason{Code: InFlightLimit, InFlight: r.c.inFlight() + len(r.chosen), Limit: r.c.limit()}
+	return Reason{Code: InFlightLimit, InFlight: r.c.inFlight + len(r.chosen), Limit: r.c.limit()}
 }
 
 // choose tells the group's next host that is ready.
 func (r *round) choose(g *group, at time.Duration, code Code) {
 	m := r.ready[g][0]
 	r.ready[g] = r.ready[g][1:]
+	r.take(m, at, code)
+}
+
+func (r *round) take(m *member, at time.Duration, code Code) {
+	g := m.group
 	r.inRole[g.role]++
 	r.inGroup[g]++
 	r.chosen = append(r.chosen, choice{m, at, g.had + g.told + r.inGroup[g], code})
@@ -223,31 +267,35 @@ func (r *round) ending() (Reason, bool) {
 			if m.host.presence == Unheard {
 				return Reason{Code: HostUnheard, Host: m.host.name}, false
 			}
-			if m.host.presence != Online {
+			if m.host.presence != Online || m.host.pinned(r.c.record.Spec.Variable) {
 				continue
 			}
+			blackout, deferred := m.host.deferred(r.now)
 			switch {
 			case m.host.unfit || m.host.damaged:
 				return Reason{Code: RecordDamaged, Host: m.host.name, Detail: "host " + string(m.host.name) + " has no good document"}, false
 			case !r.room():
 				return r.full(), false
 			case !r.roleRoom(g.role):
-				return Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight(), Limit: r.c.roleLimit(g.role)}, false
+				return Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight, Limit: r.c.roleLimit(g.role)}, false
+			case deferred && !r.c.rollback():
+				blackout.Host = m.host.name
+				return blackout, false
 			case len(r.ready[g]) == 0:
 				return Reason{Code: HostSettling, Host: m.host.name}, false
 			}
 			return Reason{Code: CatchingUp, Role: g.role.name, Position: g.had + g.told + 1, Target: g.target(r.c)}, false
 		}
 	}
-	if r.c.inFlight() > 0 {
+	if r.c.inFlight > 0 {
 		return r.c.unconfirmed(), false
 	}
 	return Reason{}, true
 }
 
 func (c *cohort) unconfirmed() Reason {
-	n := c.inFlight()
-	return Reason{Code: Unconfirmed, InFlight: n, Detail: fmt.Sprintf("%d of %d hosts", n, c.told+c.lost)}
+	n := c.inFlight
+	return Reason{Code: Unconfirmed, InFlight: n, Detail: fmt.Sprintf("%d of %d hosts", n, max(n, c.told))}
 }
 
 // steps cuts what was chosen into batches. The progress of all but the last
@@ -263,11 +311,11 @@ func (r *round) steps(clock, caughtUp time.Duration, running bool, hold Reason) 
 		last := n == len(chosen)
 		told += n
 		p := r.s.progressed(c, r.now, clock, running, hold)
-		p.Told = told
+		p.Told, p.Baking = told, 0
 		if last {
 			p.CaughtUp = caughtUp
-		} else {
-			p.Elapsed, p.Running, p.Hold = chosen[n-1].at, true, Reason{}
+		} else if p.Elapsed = chosen[n-1].at; !c.record.Clock.IsZero() {
+			p.Running, p.Hold = true, Reason{}
 		}
 		step := Step{Rollout: c.id, Abort: c.record.Acknowledged, Stop: r.s.stop.Sequence, Progress: &p}
 		for _, ch := range chosen[:n] {
@@ -286,18 +334,39 @@ func (r *round) tell(ch choice) Tell {
 	spec := &c.record.Spec
 	gen := h.nextGeneration()
 	t := Tell{Host: h.name, Variable: spec.Variable, Actor: c.record.Author, Desired: h.desired.next(gen), Previous: h.desired.Values[spec.Variable]}
-	t.Desired.set(spec.Variable, r.s.variables[spec.Variable], spec.To, h, c.id, gen, r.now)
+	t.Desired.set(spec.Variable, r.s.variables[spec.Variable], c.value(h), h, c.id, gen, r.now)
 	t.Reason = Reason{
 		Code: ch.code, Role: g.role.name, Position: ch.number, Target: g.target(c), Told: ch.number - 1,
-		Share: c.share(ch.at), Rollout: c.id,
+		Share: c.curve().share(ch.at), Rollout: c.id,
 	}
-	if c.record.State == StateCompleted {
+	switch {
+	case c.record.State == StateCompleted:
 		t.Reason.Code = ByLayer
+	case c.rollback():
+		t.Reason.Code = ByRollback
+		if h.presence != Online { // it is not waited for
+			told := t.Desired.Told[spec.Variable]
+			told.Released = true
+			t.Desired.Told[spec.Variable] = told
+		}
 	}
 	return t
 }
 
-// share is S: how far the ramp's shape is at a time on its clock, 0 to 1.
-func (c *cohort) share(at time.Duration) float64 {
-	return max(0, min(1, float64(at)/float64(c.over())))
+// floor is what the ramp's clock shows at the share that an operator let the
+// rollout jump to.
+func (c *cohort) floor() time.Duration {
+	if c.record.Advanced == 0 {
+		return 0
+	}
+	return c.curve().at(c.record.Advanced)
+}
+
+// gate is the first wave that waits for an approval, and what the ramp's clock
+// shows when it starts.
+func (c *cohort) gate() (wave int, at time.Duration, ok bool) {
+	if c.record.State != StateRunning {
+		return 0, 0, false
+	}
+	return c.curve().gate(c.record.Approvals)
 }

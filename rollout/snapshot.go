@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -38,6 +39,9 @@ type Snapshot struct {
 	aborts    map[ID]Abort
 	stop      Abort
 	pins      map[Host]*Pin
+	blackouts map[ID]*Blackout
+	fleetwide []*Blackout   // those without a where, by name
+	scopes    map[ID]*scope // those with one
 	waiting   []*host // that may need a document that no rollout gives them
 	behind    bool    // the audit log
 	led       time.Duration
@@ -58,6 +62,7 @@ type host struct {
 	decommissioned bool
 	queued         bool // in waiting
 	members        []*member
+	under          []*scope // blackouts that select it
 }
 
 // NewSnapshot makes an empty snapshot. The leaders' clock is charged at most
@@ -69,6 +74,8 @@ func NewSnapshot(charge time.Duration) *Snapshot {
 		cohorts:   make(map[ID]*cohort),
 		aborts:    make(map[ID]Abort),
 		pins:      make(map[Host]*Pin),
+		blackouts: make(map[ID]*Blackout),
+		scopes:    make(map[ID]*scope),
 		charge:    charge,
 	}
 }
@@ -125,6 +132,8 @@ func (s *Snapshot) PutReport(name Host, r *Report) {
 	back := h.decommissioned
 	h.report, h.decommissioned = r, false
 	if back || old == nil || old.Role != r.Role || !maps.Equal(old.Labels, r.Labels) {
+		s.dismiss(h)
+		s.cover(h)
 		s.enlist(h)
 	}
 	s.refresh(h)
@@ -140,6 +149,11 @@ func (s *Snapshot) PutDesired(name Host, d *Desired) {
 	h.desired, h.damaged, h.unfit, h.decommissioned = d, false, false, false
 	h.floor = max(h.floor, d.Generation)
 	s.enlistIfMissing(h)
+	for _, c := range s.ordered {
+		if c.active && c.rollback() && !slices.ContainsFunc(h.members, func(m *member) bool { return m.cohort == c }) {
+			s.join(h, c) // who it is about is said by documents
+		}
+	}
 	s.refresh(h)
 }
 
@@ -214,6 +228,17 @@ func (s *Snapshot) PutRollout(id ID, r *Record) error {
 			return cmp.Or(a.record.Created.Compare(b.record.Created), cmp.Compare(a.id, b.id))
 		})
 		s.ordered = slices.Insert(s.ordered, i, c)
+	} else if !reflect.DeepEqual(c.record.Spec, r.Spec) {
+		if err := c.set(r); err != nil {
+			return err
+		}
+		if c.active { // whom it selects, and their limits, may have changed
+			c.active = false
+			for _, h := range s.hosts {
+				h.leave(c)
+			}
+			c.clear()
+		}
 	}
 	c.record, c.unfit = r, false
 	if c.active || r.State.Live() || r.State == StateCompleted {
@@ -244,15 +269,19 @@ func (h *host) counts() bool {
 }
 
 // activate indexes the variable's live rollouts and layers, and drops the
-// index of those that can't tell anybody any more: a completed rollout is
-// covered by a newer one that completed with full coverage.
+// index of those that can't tell anybody any more: a completed rollout that is
+// covered by a newer one that completed with full coverage, or was rolled back.
 func (s *Snapshot) activate(variable Name) {
 	covered := false
+	back := make(map[ID]bool) // rolled back
 	for _, c := range slices.Backward(s.ordered) {
 		if c.record.Spec.Variable != variable {
 			continue
 		}
-		layer := c.record.State == StateCompleted && !covered
+		if c.record.State != StateCancelled {
+			back[c.record.Spec.Rollback] = true
+		}
+		layer := c.record.State == StateCompleted && !covered && !c.rollback() && !back[c.id]
 		active := c.record.State.Live() || layer
 		covered = covered || layer && c.record.Spec.Covers()
 		if active == c.active {
@@ -305,7 +334,7 @@ func (s *Snapshot) join(h *host, c *cohort) {
 	if h.decommissioned {
 		return
 	}
-	outside := !h.counts() || !c.selects(h)
+	outside := !h.counts() && !(c.rollback() && h.report != nil) || !c.selects(h)
 	if !outside || h.desired != nil && h.desired.Told[c.record.Spec.Variable].Rollout == c.id {
 		h.members = append(h.members, c.add(h, outside))
 	}

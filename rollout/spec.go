@@ -283,11 +283,7 @@ func (s *Spec) Validate() error {
 	if len(s.Windows) > maxWindows {
 		add("windows", "%d are too many: at most %d", len(s.Windows), maxWindows)
 	}
-	for i := range s.Windows {
-		s.Windows[i].validate(func(field, format string, args ...any) {
-			add(fmt.Sprintf("windows[%d].%s", i, field), format, args...)
-		})
-	}
+	validateRules("windows", s.Windows, add)
 	if s.Canary != nil {
 		s.Canary.validate(add)
 	}

@@ -21,8 +21,18 @@ type Status struct {
 	InFlight  int
 	Limit     int // of InFlight
 	Planned   int // hosts that the straight line has told by now
+	Pinned    int // hosts that it selects and that a pin holds at another value
 	Elapsed   time.Duration
-	Ends      time.Time // if nothing holds it from now on; zero where it is held or has ended
+	Length    time.Duration // of the ramp's clock, from none to all
+	Started   time.Time     // when the ramp's clock did
+	// PlannedEnd is the end that was foreseen then, and Held for how long it
+	// stood still since for each reason.
+	PlannedEnd time.Time
+	Held       map[Code]time.Duration
+	// Rollback is what takes its hosts back, or has.
+	Rollback        ID
+	ApprovalsNeeded int
+	Ends            time.Time // if nothing holds it from now on; zero where it is held or has ended
 	Next      time.Time // when the next host is due
 	Roles     []RoleStatus
 }
@@ -60,38 +70,60 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	p := c.progress
+	p, r := c.progress, c.record
 	st := Status{
-		ID: id, Record: c.record, Elapsed: p.Elapsed,
+		ID: id, Record: r, Elapsed: p.Elapsed,
 		Target: p.Target, Told: p.Told, Confirmed: p.Confirmed, Failed: p.Failed, Planned: p.Told,
-		Reason: s.why(c, now),
+		Reason: s.why(c, now), Length: c.length(), Started: r.Clock, PlannedEnd: r.Planned, Held: p.Held,
+	}
+	if o := s.rolledBack(c); o != nil {
+		st.Rollback = o.id
+	}
+	if r.State.Live() {
+		st.Held, st.ApprovalsNeeded = s.heldFor(c, now), r.Needed()
 	}
 	if !c.active {
 		return st, nil
 	}
 	clock := s.elapsed(c, now)
-	st.Layer = c.record.State == StateCompleted
-	st.Elapsed, st.Target = min(clock, c.over()), c.target()
+	st.Layer = r.State == StateCompleted
+	st.Elapsed, st.Target = min(clock, c.length()), c.target()
 	st.Told, st.Confirmed, st.Failed = c.told+c.had, c.confirmed+c.had, c.failed
-	st.InFlight, st.Limit = c.inFlight(), c.limit()
+	st.InFlight, st.Limit = c.inFlight, c.limit()
 	st.Planned = 0
 	for _, g := range c.groups {
 		st.Planned += min(g.had, g.target(c)) + g.line(c).quota(clock)
+		for _, m := range g.members {
+			if len(s.pins) > 0 && m.state == untold && !m.outside && m.host.pinned(r.Spec.Variable) {
+				st.Pinned++
+			}
+		}
 	}
-	started := now
-	if c.record.State == StatePending && c.record.Spec.Start.After(now) {
-		started = c.record.Spec.Start
+	f := s.forecast(c, PlanOptions{}, now)
+	moves := p.Running || s.timed(c)
+	if !st.Layer && (moves || r.State == StatePending && r.Spec.After == "" && r.Needed() == 0) {
+		st.Ends = f.wall(f.c.length())
 	}
-	if !st.Layer && (p.Running || c.record.State == StatePending && c.record.Spec.After == "") {
-		st.Ends = started.Add(max(0, c.over()-clock))
-	}
-	st.Roles = s.roles(c, started, clock)
+	st.Roles = s.roles(f)
 	for _, r := range st.Roles {
-		if p.Running && !r.Next.IsZero() && (st.Next.IsZero() || r.Next.Before(st.Next)) {
+		if moves && !r.Next.IsZero() && (st.Next.IsZero() || r.Next.Before(st.Next)) {
 			st.Next = r.Next
 		}
 	}
 	return st, nil
+}
+
+// timed says whether what holds the rollout ends by itself at a time that is
+// known.
+func (s *Snapshot) timed(c *cohort) bool {
+	if c.record.State != StateRunning || s.held().Code != "" {
+		return false
+	}
+	switch h := c.progress.Hold; h.Code {
+	case OutsideWindow, InBlackout, CanaryBake:
+		return !h.Until.IsZero()
+	}
+	return false
 }
 
 // why is the reason that a person is shown.
@@ -106,9 +138,12 @@ func (s *Snapshot) why(c *cohort, now time.Time) Reason {
 		if r := s.held(); r.Code != "" {
 			return r
 		}
+		if r := s.calendar(c).at(now).why; r.Code != "" && !c.progress.Running && c.progress.Hold.Code == r.Code {
+			return r
+		}
 		switch c.progress.Hold.Code { // with today's numbers
 		case InFlightLimit:
-			return Reason{Code: InFlightLimit, InFlight: c.inFlight(), Limit: c.limit()}
+			return Reason{Code: InFlightLimit, InFlight: c.inFlight, Limit: c.limit()}
 		case Unconfirmed:
 			return c.unconfirmed()
 		}
@@ -122,14 +157,18 @@ func (s *Snapshot) why(c *cohort, now time.Time) Reason {
 		if a := s.aborts[c.id]; c.active && a.Sequence > c.record.Acknowledged {
 			return Reason{Code: Aborted, Sequence: a.Sequence, Detail: a.Why}
 		}
+		if back := s.rolledBack(c); back != nil {
+			return Reason{Code: RolledBack, Rollout: back.id}
+		}
 		return Reason{}
 	default:
 		return Reason{Code: Ended, Detail: c.record.Why}
 	}
 }
 
-// roles sums the groups up by role. The clock shows `clock` at started.
-func (s *Snapshot) roles(c *cohort, started time.Time, clock time.Duration) []RoleStatus {
+// roles sums the groups up by role.
+func (s *Snapshot) roles(f *forecast) []RoleStatus {
+	c := f.c
 	out := make([]RoleStatus, 0, len(c.roles))
 	at := make(map[Word]int, len(c.roles))
 	for _, g := range c.groups {
@@ -145,9 +184,9 @@ func (s *Snapshot) roles(c *cohort, started time.Time, clock time.Duration) []Ro
 		r.Told += g.told + g.had
 		r.Confirmed += g.confirmed + g.had
 		r.Failed += g.failed
-		r.InFlight += g.inFlight()
-		if l := g.line(c); l.quota(clock) < l.t {
-			if due := started.Add(l.due(l.quota(clock)+1) - clock); r.Next.IsZero() || due.Before(r.Next) {
+		r.InFlight += g.inFlight
+		if l := g.line(c); l.quota(f.clock) < l.t {
+			if due := f.wall(l.due(max(g.told, l.quota(f.clock)) + 1)); !due.IsZero() && (r.Next.IsZero() || due.Before(r.Next)) {
 				r.Next = due
 			}
 		}
@@ -164,7 +203,7 @@ func (s *Snapshot) Flights(id ID, limit int) []Flight {
 	var out []Flight
 	for _, g := range c.groups {
 		for _, m := range g.members {
-			if m.state == told && !m.confirmed {
+			if m.flying {
 				h := m.host
 				f := Flight{Host: h.name, Role: g.role.name, Since: h.desired.Told[c.record.Spec.Variable].Time, Online: h.presence == Online}
 				if h.report != nil {
@@ -186,6 +225,7 @@ type HostStatus struct {
 	Presence       Presence
 	Damaged        bool
 	Decommissioned bool
+	Pin            *Pin // nil: nothing is pinned
 	// Next is the generation of the next document, or of the delete marker.
 	Next uint64
 }
@@ -200,7 +240,7 @@ func (s *Snapshot) Host(name Host) (HostStatus, error) {
 }
 
 func (h *host) status() HostStatus {
-	return HostStatus{h.name, h.report, h.desired, h.presence, h.damaged, h.decommissioned, h.nextGeneration()}
+	return HostStatus{h.name, h.report, h.desired, h.presence, h.damaged, h.decommissioned, h.pin, h.nextGeneration()}
 }
 
 // Hosts lists the hosts that count, by name.
@@ -329,12 +369,17 @@ func (s *Snapshot) Explain(name Host, variable Name, now time.Time) (Explanation
 		} else if e.Value.IsZero() {
 			e.Blocked = append(e.Blocked, Reason{Code: NoRollout})
 		}
+		if h.pinned(variable) {
+			e.Blocked = append(e.Blocked, h.pin.blocked())
+		} else if e.Told.Pin && !e.Value.Matches(v.Value) {
+			e.Blocked = append(e.Blocked, Reason{Code: Drifted, Detail: "a pin that has ended left it at " + e.Value.String() + "; a rollout can move it"})
+		}
 		if h.status().Drifted(v) {
 			e.Blocked = append(e.Blocked, Reason{Code: Drifted, Detail: "the host runs " + e.Actual.String() + "; a rollout can move it"})
 		}
 		return e, nil
 	}
-	e.Next, e.To = c.id, c.record.Spec.To
+	e.Next, e.To = c.id, c.value(h)
 	s.explain(h, c, now, &e)
 	return e, nil
 }
@@ -362,6 +407,12 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	case Unheard:
 		block(Reason{Code: HostUnheard})
 	}
+	if h.pinned(c.record.Spec.Variable) {
+		block(h.pin.blocked())
+	}
+	if why, deferred := h.deferred(now); deferred && !c.rollback() {
+		block(why)
+	}
 	if h.damaged || h.unfit || h.desired == nil {
 		block(Reason{Code: RecordDamaged, Detail: "the host has no good document"})
 	}
@@ -376,15 +427,18 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	if late {
 		r.Code = CatchingUp
 		if !(&round{s: s, c: c}).roleRoom(g.role) {
-			block(Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight(), Limit: c.roleLimit(g.role)})
+			block(Reason{Code: RoleInFlightLimit, Role: g.role.name, InFlight: g.role.inFlight, Limit: c.roleLimit(g.role)})
 		}
 	}
 	block(r)
 	if settled := h.lastTold(now).Add(time.Duration(c.record.Spec.Settle)); settled.After(now) {
-		block(Reason{Code: HostSettling, Detail: "until " + settled.UTC().Format(time.RFC3339)})
+		block(Reason{Code: HostSettling, Until: settled.UTC()})
 	}
-	if c.progress.Running || c.record.State == StatePending && why.Code != WaitingForRollout {
+	if c.progress.Running || s.timed(c) || c.record.State == StatePending && why.Code != WaitingForRollout && why.Code != AwaitingApproval {
 		e.Due = due
+		if why, deferred := h.deferred(now); deferred && !c.rollback() && due.Before(why.Until) {
+			e.Due = why.Until
+		}
 	}
 }
 

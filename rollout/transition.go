@@ -41,16 +41,22 @@ func (r *Record) complete(now time.Time) {
 // for a document that is wrong, and an error wrapping ErrRefused for one that
 // is right but can't be started now.
 func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Step, error) {
+	if spec.Rollback != "" {
+		return Step{}, fieldErrorf("rollback", "isn't for documents: tsunamictl rollout rollback %s", spec.Rollback)
+	}
 	if err := s.Admit(spec, s.variables[spec.Variable], nil); err != nil {
 		return Step{}, err
 	}
-	step := Step{Rollout: spec.Name, Progress: &Progress{Led: s.Led(now), CaughtUp: -1}}
+	step := Step{Rollout: spec.Name, Progress: &Progress{Led: s.Led(now), At: now.UTC(), CaughtUp: -1}}
 	if live := s.liveOf(spec.Variable); live != nil {
 		old := *live.record
 		old.become(StateSuperseded, author, "superseded by "+string(spec.Name), now)
 		step.Records = append(step.Records, RecordChange{live.id, old})
 	}
 	r := Record{Spec: spec, Author: author, Created: s.created(now), Salt: Salt(seed, spec.Name)}
+	if v := s.variables[spec.Variable]; v != nil {
+		r.From = v.Value
+	}
 	r.become(StatePending, author, "created", now)
 	step.Records = append(step.Records, RecordChange{spec.Name, r})
 	return step, nil
@@ -69,6 +75,11 @@ func (s *Snapshot) Admit(spec Spec, v *Variable, before []ID) error {
 		return refusef("abort.%s exists already (sequence %d): choose another name", spec.Name, a.Sequence)
 	}
 	live := s.liveOf(spec.Variable)
+	for _, c := range s.ordered {
+		if c.rollback() && c.record.State.Live() && c.record.Spec.Variable == spec.Variable {
+			return refusef("%s is taking hosts of %s back: wait for it, or cancel it", c.id, spec.Variable)
+		}
+	}
 	switch {
 	case live == nil && spec.Supersedes != "":
 		return refusef("%s isn't a live rollout of %s: leave supersedes out", spec.Supersedes, spec.Variable)
@@ -100,6 +111,9 @@ func (s *Snapshot) check(spec Spec, v *Variable, before []ID) error {
 	}
 	if err := spec.Fits(v); err != nil {
 		return err
+	}
+	if spec.Rollback != "" && s.cohorts[spec.Rollback] == nil {
+		return fieldErrorf("rollback", "there is no rollout %s", spec.Rollback)
 	}
 	if spec.After != "" && s.cohorts[spec.After] == nil && !slices.Contains(before, spec.After) {
 		return fieldErrorf("after", "there is no rollout %s", spec.After)
@@ -151,6 +165,9 @@ func (s *Snapshot) Resume(id, by ID, why string, acknowledge uint64, now time.Ti
 	}
 	newest := s.aborts[id]
 	aborted := newest.Sequence > c.record.Acknowledged
+	if back := s.rolledBack(c); back != nil {
+		return Step{}, refusef("%s has taken back, or takes back, what %s told: cancel %s and start another rollout", back.id, id, id)
+	}
 	switch {
 	case c.record.State != StatePaused && c.record.State != StateFrozen && (c.record.State != StateCompleted || !aborted):
 		return Step{}, refusef("%s is %s: only a paused or frozen rollout can be resumed", id, c.record.State)
