@@ -304,7 +304,7 @@ func (r *Rule) validate(add func(field, format string, args ...any)) {
 		}
 	}
 	if n := max(len(r.Days), len(r.Months), len(r.MonthDays)); n > 31 {
-		fault("", "a list of %d is too long: at most 31", n)
+		fault("days", "days, months or monthDays has %d entries: at most 31", n)
 	}
 	if r.From < 0 || r.From >= wholeDay || time.Duration(r.From)%time.Second != 0 {
 		fault("from", "%s isn't a time of day from 00:00 to 23:59:59", r.From)

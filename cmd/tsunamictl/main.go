@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // calendars mean the same on a machine without time zone data
 
 	"golang.org/x/term"
 )
