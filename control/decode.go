@@ -57,7 +57,7 @@ func (d *decoder) decode(n *node, path string, v reflect.Value, ignored ...strin
 		d.fields(n, path, v, ignored)
 	case reflect.Slice:
 		if n.kind != isSequence {
-			d.fail(n, path, "is %s: want a list, such as [%s]", describe(n), example(v.Type().Elem()))
+			d.fail(n, path, "is %s: want a list, such as [%s]", describe(n), examples[v.Type().Elem()])
 			return
 		}
 		s := reflect.MakeSlice(v.Type(), len(n.items), len(n.items))
@@ -65,8 +65,29 @@ func (d *decoder) decode(n *node, path string, v reflect.Value, ignored ...strin
 			d.decode(item, path+"["+strconv.Itoa(i)+"]", s.Index(i))
 		}
 		v.Set(s)
+	case reflect.Map:
+		if n.kind != isMapping {
+			d.fail(n, path, "is %s: want a mapping, such as {docker_version: \"1.10.3\"}", describe(n))
+			return
+		}
+		d.entries(n, path, v)
 	default:
 		d.leaf(n, path, v)
+	}
+}
+
+// entries fills a map from names to values.
+func (d *decoder) entries(n *node, path string, v reflect.Value) {
+	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.keys)))
+	for _, k := range n.keys {
+		name, value := reflect.New(v.Type().Key()), reflect.New(v.Type().Elem())
+		at := join(path, k.name)
+		if err := name.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(k.name)); err != nil {
+			d.faults = append(d.faults, fault{k.at, at, err.Error()})
+			continue
+		}
+		d.decode(k.value, at, value.Elem())
+		v.SetMapIndex(name.Elem(), value.Elem())
 	}
 }
 
@@ -77,7 +98,7 @@ func (d *decoder) fields(n *node, path string, v reflect.Value, ignored []string
 		}
 		f, ok := field(v, k.name)
 		if !ok {
-			d.faults = append(d.faults, fault{k.at, join(path, k.name), unknown(k.name, fieldNames(v.Type(), ignored...))})
+			d.faults = append(d.faults, fault{k.at, join(path, k.name), unknown(v.Type(), k.name, ignored)})
 			continue
 		}
 		d.decode(k.value, join(path, k.name), f)
@@ -105,15 +126,6 @@ func (d *decoder) leaf(n *node, path string, v reflect.Value) {
 	case *rollout.Value:
 		d.value(n, path, p)
 		return
-	case *rollout.Percent:
-		b := []byte(n.text)
-		if text {
-			b, _ = json.Marshal(n.text)
-		}
-		if err := p.UnmarshalJSON(b); err != nil {
-			d.fail(n, path, "%v", err)
-		}
-		return
 	case *time.Time:
 		t, err := time.Parse(time.RFC3339, n.text)
 		if err != nil {
@@ -129,6 +141,15 @@ func (d *decoder) leaf(n *node, path string, v reflect.Value) {
 		}
 		if err := p.UnmarshalText([]byte(n.text)); err != nil {
 			d.fail(n, path, "%s", named(err, path))
+		}
+		return
+	case json.Unmarshaler: // which takes numbers too
+		b := []byte(n.text)
+		if text {
+			b, _ = json.Marshal(n.text)
+		}
+		if err := p.UnmarshalJSON(b); err != nil {
+			d.fail(n, path, "%v", err)
 		}
 		return
 	}
@@ -154,6 +175,12 @@ func (d *decoder) leaf(n *node, path string, v reflect.Value) {
 			return
 		}
 		v.SetFloat(f)
+	case reflect.Bool:
+		if n.kind != isBoolean {
+			bad()
+			return
+		}
+		v.SetBool(n.text == "true")
 	default:
 		bad()
 	}
@@ -198,6 +225,14 @@ func wants(t reflect.Type) string {
 		return "a percentage such as 30 or 30%"
 	case reflect.TypeFor[rollout.Duration]():
 		return "a duration such as 2w, 36h or 90s"
+	case reflect.TypeFor[rollout.TimeOfDay]():
+		return `a time of day in quotes, such as "09:00"`
+	case reflect.TypeFor[rollout.Weekday]():
+		return "a day of the week: mon, tue, wed, thu, fri, sat or sun"
+	case reflect.TypeFor[rollout.Month]():
+		return "a month: jan, feb, … dec, or 1 to 12"
+	case reflect.TypeFor[rollout.MonthDays]():
+		return `days of a month: 25, "1:5" or "-5:-1"`
 	case reflect.TypeFor[time.Time]():
 		return "a time such as 2026-12-01T09:00:00+01:00"
 	}
@@ -206,18 +241,24 @@ func wants(t reflect.Type) string {
 		return "a whole number"
 	case reflect.Float64:
 		return "a number"
+	case reflect.Bool:
+		return "true or false"
 	}
 	return "text: put it in quotes"
 }
 
-func example(t reflect.Type) string {
-	switch {
-	case t == reflect.TypeFor[rollout.Value]():
-		return `"1.10.3", "1.12.3"`
-	case t == reflect.TypeFor[rollout.Limit]():
-		return `{where: role == "web", percent: 30}`
-	}
-	return "zone, rack"
+// examples are what a list of such things may hold.
+var examples = map[reflect.Type]string{
+	reflect.TypeFor[rollout.Value]():     `"1.10.3", "1.12.3"`,
+	reflect.TypeFor[rollout.Limit]():     `{where: role == "web", percent: 30}`,
+	reflect.TypeFor[rollout.Rule]():      `{days: [mon, tue, wed, thu], from: "09:00", to: "16:00", zone: Europe/Stockholm}`,
+	reflect.TypeFor[rollout.Wave]():      `{percent: 10, hold: 1d}, {percent: 100}`,
+	reflect.TypeFor[rollout.Point]():     `{at: 1d, percent: 5}, {at: 1w, percent: 100}`,
+	reflect.TypeFor[rollout.Weekday]():   "mon, tue",
+	reflect.TypeFor[rollout.Month]():     "mar, jun",
+	reflect.TypeFor[rollout.MonthDays](): `25, "-5:-1"`,
+	reflect.TypeFor[rollout.Host]():      "web1.example.net, web2.example.net",
+	reflect.TypeFor[rollout.Word]():      "zone, rack",
 }
 
 func fieldName(f reflect.StructField) string {
@@ -238,8 +279,14 @@ func field(v reflect.Value, name string) (reflect.Value, bool) {
 }
 
 // service says whether a field is the service's to write and not a person's.
-func service(t reflect.Type, name string) bool {
-	return t == reflect.TypeFor[rollout.Variable]() && name == "value"
+func service(t reflect.Type, name string) bool { return ours[t].field == name && name != "" }
+
+// ours are the fields that the service writes, and what to say to somebody who
+// writes one down.
+var ours = map[reflect.Type]struct{ field, problem string }{
+	reflect.TypeFor[rollout.Variable](): {"value", "the value that the fleet is on isn't written by hand: leave it out, a rollout moves it"},
+	reflect.TypeFor[rollout.Spec]():     {"rollback", "a rollback isn't written by hand: leave it out, `tsunamictl rollout rollback` makes one"},
+	reflect.TypeFor[rollout.Pin]():      {"by", "who pins isn't written by hand: leave it out, it is who applies the document"},
 }
 
 func fieldNames(t reflect.Type, more ...string) []string {
@@ -253,12 +300,13 @@ func fieldNames(t reflect.Type, more ...string) []string {
 }
 
 // unknown says what would be right instead of an unknown field.
-func unknown(name string, known []string) string {
+func unknown(t reflect.Type, name string, others []string) string {
+	if service(t, name) {
+		return ours[t].problem
+	}
+	known := fieldNames(t, others...)
 	if near := nearest(name, known); near != "" {
 		return "there is no such field: did you mean " + near + "?"
-	}
-	if name == "value" {
-		return "the value that the fleet is on isn't written by hand: leave it out, a rollout moves it"
 	}
 	return "there is no such field: the fields here are " + list(known)
 }

@@ -150,39 +150,42 @@ func parseDocument(n *node, types map[rollout.Name]rollout.Type) (Located, []fau
 	whole := func(at position, field, format string, args ...any) (Located, []fault) {
 		return l, []fault{{at, field, fmt.Sprintf(format, args...)}}
 	}
-	kinds := []string{KindVariable, KindRollout}
 	if n.kind != isMapping {
-		return whole(n.at, "", "a document is a mapping that starts with kind: %s, and this is %s", strings.Join(kinds, " or kind: "), describe(n))
+		return whole(n.at, "", "a document is a mapping that starts with kind: %s, and this is %s", Kinds(), describe(n))
 	}
 	k, ok := n.get("kind")
 	switch {
 	case !ok:
-		return whole(n.at, "kind", "is missing: want %s", strings.Join(kinds, " or "))
+		return whole(n.at, "kind", "is missing: want %s", Kinds())
 	case k.value.kind != isText || !slices.Contains(kinds, k.value.text):
 		if near := nearest(k.value.text, kinds); near != "" {
 			return whole(k.value.at, "kind", "%q isn't a kind: did you mean %s?", shorten(k.value.text, 60), near)
 		}
-		return whole(k.value.at, "kind", "%q isn't a kind: want %s", shorten(k.value.text, 60), strings.Join(kinds, " or "))
+		return whole(k.value.at, "kind", "%q isn't a kind: want %s", shorten(k.value.text, 60), Kinds())
 	}
 	d := &decoder{at: l.at}
-	var err error
-	if k.value.text == KindVariable {
-		l.Variable = new(rollout.Variable)
+	l.Document, _ = blank(k.value.text)
+	switch {
+	case l.Variable != nil:
 		d.decode(n, "", reflect.ValueOf(l.Variable).Elem(), "kind")
 		types[l.Variable.Name] = l.Variable.Type
 		d.quotes(l.Variable.Type, "initial")
 		for i := range l.Variable.Allowed {
 			d.quotes(l.Variable.Type, fmt.Sprintf("allowed[%d]", i))
 		}
-		err = l.Variable.Validate()
-	} else {
-		l.Rollout = new(rollout.Spec)
+	case l.Rollout != nil:
 		d.decode(n, "", reflect.ValueOf(l.Rollout).Elem(), "kind")
 		d.quotes(types[l.Rollout.Variable], "to")
-		err = l.Rollout.Validate()
+	case l.Blackout != nil:
+		d.decode(n, "", reflect.ValueOf(l.Blackout).Elem(), "kind")
+	case l.Pin != nil:
+		d.decode(n, "", reflect.ValueOf(l.Pin).Elem(), "kind")
+		for name := range l.Pin.Values {
+			d.quotes(types[name], "values."+string(name))
+		}
 	}
 	d.at["kind"] = k.value
-	return l, append(d.faults, d.validation(l, err)...)
+	return l, append(d.faults, d.validation(l, l.validate())...)
 }
 
 // quotes finds a value that a string variable can't take because it has no
@@ -224,12 +227,16 @@ func twice(all []Located) []fault {
 	seen := make(map[id]int)
 	var out []fault
 	for _, l := range all {
-		if l.Variable == nil && l.Rollout == nil || l.Name() == "" {
+		if l.Name() == "" {
 			continue
 		}
 		k := id{l.Kind(), l.Name()}
 		if line, ok := seen[k]; ok {
-			out = append(out, fault{l.root.at, "name", fmt.Sprintf("%s %s stands in line %d already", k.kind, k.name, line)})
+			field := "name"
+			if l.Pin != nil {
+				field = "host"
+			}
+			out = append(out, fault{l.root.at, field, fmt.Sprintf("%s %s stands in line %d already", k.kind, k.name, line)})
 			continue
 		}
 		seen[k] = l.root.at.line

@@ -46,7 +46,8 @@ const partSize = 900 << 10
 var Verbs = []Verb{
 	Apply, Get, Delete, VariableList,
 	RolloutStart, RolloutList, RolloutShow, RolloutPlan, RolloutPause, RolloutResume, RolloutCancel,
-	HostList, HostShow, HostDecommission, Start, Status, Why,
+	RolloutApprove, RolloutAdvance, RolloutRelease, RolloutRollback,
+	HostList, HostShow, HostDecommission, HostPin, HostUnpin, BlackoutList, Start, Status, Why,
 }
 
 // Request is one request as a [Handler] gets it.
