@@ -29,14 +29,18 @@ type Options struct {
 	// callbacks are called beside the agent's own.
 	Connect bus.ConnectOptions
 	Config  Config
-	Version string       // of the agent, for the report
-	Logger  *slog.Logger // nil discards
+	Version string // of the agent, for the report
+	// ObserveOnly makes an agent that reports and changes nothing, as if there
+	// were always a hold file.
+	ObserveOnly bool
+	Logger      *slog.Logger // nil discards
 
 	// Exec runs programs; nil is [Execute]. It must return when ctx ends, and
 	// is called from several goroutines.
 	Exec func(ctx context.Context, c Command) Result
 
-	// The periods, all jittered by a tenth. 0 takes the default.
+	// The periods, all jittered by a tenth. 0 takes the default. The hold file
+	// is looked for four times a heartbeat.
 	Heartbeat time.Duration // default 10s
 	Reread    time.Duration // of the desired state; default 5m
 	Observe   time.Duration // of all variables; default 5m
@@ -112,6 +116,7 @@ type agent struct {
 
 	intake
 	disk
+	holding
 	enacting
 	checking
 	reporting
@@ -194,11 +199,11 @@ func (a *agent) load() {
 	for name := range a.Config.Enact {
 		a.variable(name)
 	}
-	if a.state.Generation > 0 {
-		for name := range a.state.Values {
-			a.variable(name).begin()
-		}
-		a.writeOutlets(time.Now())
+	for name := range a.state.Values {
+		a.variable(name).begin()
+	}
+	if now := time.Now(); a.mayChange(now) && a.state.Generation > 0 {
+		a.writeOutlets(now)
 	}
 	a.settled = a.settledAtStart()
 	for _, c := range a.checks {
@@ -286,6 +291,9 @@ func (a *agent) loop(ctx context.Context) {
 
 // act does what is due.
 func (a *agent) act(now time.Time) {
+	if !now.Before(a.holdAt) {
+		a.mayChange(now)
+	}
 	a.retryDisk(now)
 	a.enact(now)
 	if !a.stopping {
@@ -303,7 +311,7 @@ func (a *agent) act(now time.Time) {
 
 // due is when act has something to do if nothing happens until then.
 func (a *agent) due() time.Time {
-	next := a.heartbeatAt
+	next := earliest(a.heartbeatAt, a.holdAt)
 	if a.stopping {
 		next = never
 	}

@@ -44,12 +44,12 @@ func (a *agent) startChecks(now time.Time) {
 		}
 		c.running = true
 		c.next = now.Add(time.Duration(c.Every))
-		cmd := Command{Args: c.Exec, Env: []string{"TSUNAMI_HOST=" + string(a.host), "TSUNAMI_CHECK=" + string(c.id)}}
+		env := []string{"TSUNAMI_HOST=" + string(a.host), "TSUNAMI_CHECK=" + string(c.id)}
 		anew := c.anew
 		a.begin(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(c.Timeout), fmt.Errorf("it ran longer than its timeout of %s", c.Timeout))
 			defer cancel()
-			a.checked <- checkRun{c, anew, now, a.Exec(ctx, cmd)}
+			a.checked <- checkRun{c, anew, now, c.probe(ctx, a.Exec, env)}
 		})
 	}
 }

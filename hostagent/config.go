@@ -28,7 +28,10 @@ type Config struct {
 	Facts string `json:"facts,omitempty"`
 	// Env is a file that gets the desired state as NAME="value" lines, which
 	// both a shell and systemd's EnvironmentFile read.
-	Env    string                   `json:"env,omitempty"`
+	Env string `json:"env,omitempty"`
+	// Hold is a file that, as long as it is there, keeps the agent from
+	// changing the host; default hold in the state directory.
+	Hold   string                   `json:"hold,omitempty"`
 	Enact  map[rollout.Name]Enactor `json:"enact,omitempty"`
 	Checks map[rollout.ID]Check     `json:"checks,omitempty"`
 }
@@ -45,6 +48,9 @@ type Enactor struct {
 	// never more than a minute.
 	Timeout rollout.Duration `json:"timeout,omitempty"`
 	Retry   Retry            `json:"retry,omitzero"`
+	// Drift is what is done when Observe says something else than was enacted;
+	// default DriftReport.
+	Drift Drift `json:"drift,omitempty"`
 }
 
 // Retry says how a failed enactment is tried again. The wait doubles from
@@ -57,9 +63,13 @@ type Retry struct {
 	Attempts int `json:"attempts,omitempty"`
 }
 
-// Check is a program whose exit status 0 says that the host is well.
+// Check says whether the host is well. It has exactly one of Exec, HTTP, TCP
+// and Systemd.
 type Check struct {
-	Exec    []string         `json:"exec"`
+	Exec    []string         `json:"exec,omitempty"`    // a program: exit status 0
+	HTTP    string           `json:"http,omitempty"`    // a URL: GET answers 2xx
+	TCP     string           `json:"tcp,omitempty"`     // host:port: it takes a connection
+	Systemd string           `json:"systemd,omitempty"` // a unit: it is active
 	Every   rollout.Duration `json:"every,omitempty"`   // from one start to the next; default 15s
 	Timeout rollout.Duration `json:"timeout,omitempty"` // default 5s
 	// For is how long the check must pass without a break before it counts as
@@ -89,6 +99,7 @@ const (
 func (c Config) withDefaults() Config {
 	c.Server = orElse(c.Server, DefaultServer)
 	c.State = orElse(c.State, DefaultState)
+	c.Hold = orElse(c.Hold, filepath.Join(c.State, holdFile))
 	c.Enact, c.Checks = maps.Clone(c.Enact), maps.Clone(c.Checks)
 	for name, e := range c.Enact {
 		e.Timeout = orElse(e.Timeout, defaultTimeout)
@@ -171,7 +182,7 @@ func (c Config) faults() []*rollout.FieldError {
 		_, err = rollout.ParseWord("label value", string(c.Labels[k]))
 		name(field, err)
 	}
-	for _, f := range []struct{ field, path string }{{"facts", c.Facts}, {"env", c.Env}} {
+	for _, f := range []struct{ field, path string }{{"facts", c.Facts}, {"env", c.Env}, {"hold", c.Hold}} {
 		if f.path != "" && !filepath.IsAbs(f.path) {
 			add(f.field, "%q isn't an absolute path", f.path)
 		}
@@ -194,13 +205,20 @@ func (c Config) faults() []*rollout.FieldError {
 		if e.Retry.Attempts < 0 || e.Retry.Attempts > maxAttempts {
 			add(field+".retry.attempts", "%d is out of range: want 1 to %d", e.Retry.Attempts, maxAttempts)
 		}
+		switch {
+		case e.Drift != "" && e.Drift != DriftReport && e.Drift != DriftEnact:
+			add(field+".drift", "%q isn't known: want %s or %s", e.Drift, DriftReport, DriftEnact)
+		case e.Drift == DriftEnact && (len(e.Exec) == 0 || len(e.Observe) == 0):
+			add(field+".drift", "enact needs both exec and observe: without observe no drift is seen")
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Checks)) {
 		h, field := c.Checks[k], "checks."+string(k)
 		_, err := rollout.ParseID("check", string(k))
 		name(field, err)
-		if len(h.Exec) == 0 {
-			add(field, "has no exec: the program to run, such as [docker, info]")
+		for _, f := range h.kindFaults() {
+			f.Field = field + f.Field
+			all = append(all, f)
 		}
 		program(field+".exec", h.Exec)
 		duration(field+".every", h.Every, minEvery)

@@ -20,12 +20,14 @@ labels: {zone: lon2-a, rack: 012}
 state: /var/lib/tsunami
 facts: /etc/facter/facts.d/tsunami.json
 env: /run/tsunami/desired.env
+hold: /run/tsunami/hold
 enact:
   docker_version:
     exec: [/usr/libexec/tsunami/enact-deb, docker-ce]
     observe: [/usr/libexec/tsunami/observe-deb, docker-ce]
     timeout: 10m
     retry: {first: 10s, max: 1h30m, attempts: 5}
+    drift: enact
   kernel:
     observe:
       - uname
@@ -35,6 +37,9 @@ checks:
   up:
     exec: [sleep, 1]
     for: 0s
+  api: {http: "https://[::1]:8443/healthz?full=1", every: 10s}
+  port: {tcp: "[::1]:5432"}
+  unit: {systemd: getty@tty1.service}
 `
 
 func TestParseConfig(t *testing.T) {
@@ -43,18 +48,21 @@ func TestParseConfig(t *testing.T) {
 		Server: "nats://broker.example.net:4222",
 		Host:   "web1.lon2.example.net", Role: "accesspoint",
 		Labels: map[rollout.Word]rollout.Word{"zone": "lon2-a", "rack": "012"},
-		State:  "/var/lib/tsunami", Facts: "/etc/facter/facts.d/tsunami.json", Env: "/run/tsunami/desired.env",
+		State:  "/var/lib/tsunami", Facts: "/etc/facter/facts.d/tsunami.json", Env: "/run/tsunami/desired.env", Hold: "/run/tsunami/hold",
 		Enact: map[rollout.Name]Enactor{
 			"docker_version": {
 				Exec:    []string{"/usr/libexec/tsunami/enact-deb", "docker-ce"},
 				Observe: []string{"/usr/libexec/tsunami/observe-deb", "docker-ce"},
-				Timeout: 600 * second, Retry: Retry{10 * second, 5400 * second, 5},
+				Timeout: 600 * second, Retry: Retry{10 * second, 5400 * second, 5}, Drift: DriftEnact,
 			},
 			"kernel": {Observe: []string{"uname", "-r"}},
 		},
 		Checks: map[rollout.ID]Check{
 			"docker": {Exec: []string{"docker", "info"}, Every: 15 * second, Timeout: 5 * second, For: 30 * second},
 			"up":     {Exec: []string{"sleep", "1"}},
+			"api":    {HTTP: "https://[::1]:8443/healthz?full=1", Every: 10 * second},
+			"port":   {TCP: "[::1]:5432"},
+			"unit":   {Systemd: "getty@tty1.service"},
 		},
 	}
 	path := filepath.Join(t.TempDir(), "agent.yaml")
@@ -112,7 +120,7 @@ func TestConfigDefaults(t *testing.T) {
 	if c.Enact["v"].Timeout != 0 {
 		t.Error("the caller's map was changed")
 	}
-	if d.Server != DefaultServer || d.State != DefaultState {
+	if d.Server != DefaultServer || d.State != DefaultState || d.Hold != DefaultState+"/hold" {
 		t.Errorf("%+v", d)
 	}
 }
@@ -122,9 +130,25 @@ func TestConfigFaults(t *testing.T) {
 		name, in string
 		want     []string // parts of the message
 	}{
-		{"unknown key", "role: a\nrolle: b\n", []string{"agent.yaml:2: ", "rolle: isn't a key here: known are server, host, role, labels, state, facts, env, enact, checks"}},
-		{"key of a later version", "enact:\n  v:\n    exec: [a]\n    drift: enact\n", []string{"agent.yaml:4: enact.v.drift: isn't a key here: known are exec, observe, timeout, retry"}},
-		{"kind of check that isn't there", "checks:\n  api: {http: \"http://x\"}\n", []string{"agent.yaml:2: checks.api.http: ", "known are exec, every, timeout, for"}},
+		{"unknown key", "role: a\nrolle: b\n", []string{"agent.yaml:2: ", "rolle: isn't a key here: known are server, host, role, labels, state, facts, env, hold, enact, checks"}},
+		{"unknown key of an enactor", "enact:\n  v:\n    exec: [a]\n    drfit: enact\n", []string{"agent.yaml:4: enact.v.drfit: isn't a key here: known are exec, observe, timeout, retry, drift"}},
+		{"drift", "enact:\n  v:\n    exec: [a]\n    observe: [b]\n    drift: repair\n", []string{`agent.yaml:5: enact.v.drift: "repair" isn't known: want report or enact`}},
+		{"drift that nobody sees", "enact:\n  v:\n    exec: [a]\n    drift: enact\n", []string{"agent.yaml:4: enact.v.drift: enact needs both exec and observe"}},
+		{"drift that nothing repairs", "enact: {v: {observe: [a], drift: enact}}", []string{"enact.v.drift: enact needs both exec and observe"}},
+		{"relative hold", "role: a\nhold: hold\n", []string{"agent.yaml:2: hold: ", "isn't an absolute path"}},
+		{"kind of check that isn't there", "checks:\n  api: {htpp: \"http://x\"}\n", []string{"agent.yaml:2: checks.api.htpp: ", "known are exec, http, tcp, systemd, every, timeout, for"}},
+		{"two kinds of check", "checks:\n  api:\n    exec: [a]\n    http: http://127.0.0.1/\n", []string{"agent.yaml:4: checks.api.http: comes beside exec"}},
+		{"http without scheme", "checks:\n  api:\n    http: 127.0.0.1:8080/healthz\n", []string{"agent.yaml:3: checks.api.http: ", "want one such as http://127.0.0.1:8080/healthz"}},
+		{"http of another scheme", "checks: {api: {http: 'ftp://x/'}}", []string{`checks.api.http: "ftp://x/" isn't`}},
+		{"http without a host", "checks: {api: {http: 'http:///x'}}", []string{"checks.api.http: "}},
+		{"http with a wrong port", "checks: {api: {http: 'http://x:70000/'}}", []string{"checks.api.http: "}},
+		{"tcp without a port", "checks:\n  db:\n    tcp: 127.0.0.1\n", []string{"agent.yaml:3: checks.db.tcp: ", "want an address such as 127.0.0.1:5432"}},
+		{"tcp without a host", "checks: {db: {tcp: ':5432'}}", []string{"checks.db.tcp: "}},
+		{"tcp with a port's name", "checks: {db: {tcp: 'db:postgres'}}", []string{"checks.db.tcp: "}},
+		{"tcp with port 0", "checks: {db: {tcp: 'db:0'}}", []string{"checks.db.tcp: "}},
+		{"tcp as a list", "checks: {db: {tcp: [db, 1]}}", []string{"checks.db.tcp: want a text"}},
+		{"unit without its type", "checks:\n  d:\n    systemd: docker\n", []string{"agent.yaml:3: checks.d.systemd: ", "want one such as docker.service"}},
+		{"units by a pattern", "checks: {d: {systemd: 'docker*.service'}}", []string{"checks.d.systemd: "}},
 		{"unknown retry", "enact: {v: {exec: [a], retry: {frist: 1s}}}", []string{"enact.v.retry.frist", "known are first, max, attempts"}},
 		{"twice", "role: a\nhost: b\nrole: c\n", []string{"agent.yaml:3: ", `"role" already defined`}},
 		{"host", "role: a\n\nhost: Web1\n", []string{"agent.yaml:3: host: ", "lower-case DNS name"}},
@@ -142,7 +166,7 @@ func TestConfigFaults(t *testing.T) {
 		{"long wait", "enact: {v: {exec: [a], retry: {max: 2w}}}", []string{"enact.v.retry.max: 2w is out of range"}},
 		{"first over max", "enact: {v: {exec: [a], retry: {first: 2h, max: 1h}}}", []string{"enact.v.retry.first: 2h is over max 1h"}},
 		{"attempts", "enact: {v: {exec: [a], retry: {attempts: 0}}}", []string{"enact.v.retry.attempts: want a whole number"}},
-		{"check without exec", "checks: {c: {every: 1s}}", []string{"checks.c: has no exec"}},
+		{"check without exec", "checks: {c: {every: 1s}}", []string{"checks.c: has nothing to check: want one of exec, http, tcp and systemd"}},
 		{"check's name", "checks: {c_d: {exec: [a]}}", []string{"checks.c_d: check name"}},
 		{"busy check", "checks: {c: {exec: [a], every: 1ms}}", []string{"checks.c.every: 1ms is out of range"}},
 		{"relative path", "facts: tsunami.json", []string{"facts: ", "isn't an absolute path"}},

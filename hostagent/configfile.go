@@ -122,6 +122,7 @@ func (r *configReader) config(n ast.Node, c *Config) {
 		{"state", text(&c.State)},
 		{"facts", text(&c.Facts)},
 		{"env", text(&c.Env)},
+		{"hold", text(&c.Hold)},
 		{"enact", func(r *configReader, n ast.Node, at string) {
 			c.Enact = make(map[rollout.Name]Enactor)
 			r.each(n, at, func(key string, n ast.Node, at string) {
@@ -150,6 +151,11 @@ func (r *configReader) enactor(n ast.Node, at string) (e Enactor) {
 				{"attempts", count(&e.Retry.Attempts)},
 			})
 		}},
+		{"drift", func(r *configReader, n ast.Node, at string) {
+			var s string
+			text(&s)(r, n, at)
+			e.Drift = Drift(s)
+		}},
 	})
 	return e
 }
@@ -157,6 +163,9 @@ func (r *configReader) enactor(n ast.Node, at string) (e Enactor) {
 func (r *configReader) check(n ast.Node, at string) (c Check) {
 	r.object(n, at, fields{
 		{"exec", list(&c.Exec)},
+		{"http", text(&c.HTTP)},
+		{"tcp", text(&c.TCP)},
+		{"systemd", text(&c.Systemd)},
 		{"every", duration(&c.Every)},
 		{"timeout", duration(&c.Timeout)},
 		{"for", orZero(&c.For)},

@@ -26,7 +26,8 @@ type intake struct {
 	goneNoted    bool   // that the record is a delete marker
 	refused      uint64 // what was refused last
 
-	// pending is the newest document that the disk didn't take yet.
+	// pending is the newest document that isn't taken yet, because the disk
+	// refused it or the host is held.
 	pending    *subjects.Change
 	pendingErr error
 	// offered is the newest document that an agent with a damaged state file
@@ -214,8 +215,14 @@ func (a *agent) refuse(subject string, h subjects.Header, body []byte, generatio
 }
 
 // take puts a higher generation on disk and starts to make it true. Where the
-// disk refuses, the document stays pending.
+// disk refuses, or the host is held, the document stays pending.
 func (a *agent) take(c *subjects.Change, now time.Time) {
+	if !a.mayChange(now) {
+		a.Logger.Info("a new desired state is held back", "host", a.host, "generation", c.Desired.Generation, "rollout", c.Rollout, "why", a.held)
+		a.pending, a.pendingErr = c, nil
+		a.changed(now)
+		return
+	}
 	n := a.state.with(c)
 	if err := a.save(n); err != nil {
 		first := a.pendingErr == nil
@@ -235,7 +242,7 @@ func (a *agent) take(c *subjects.Change, now time.Time) {
 	a.state, a.pending, a.pendingErr, a.unsaved = n, nil, nil, false
 	attrs := []any{"host", a.host, "generation", n.Generation, "rollout", c.Rollout, "reason", c.Reason.Code}
 	if c.Variable != "" {
-		attrs = append(attrs, "variable", c.Variable, "value", n.Values[c.Variable].Text(), "previous", before.Values[c.Variable].Text())
+		attrs = append(attrs, "variable", c.Variable, "value", n.Values[c.Variable].String(), "previous", before.Values[c.Variable].String())
 	}
 	a.Logger.Info("took a new desired state", attrs...)
 	a.writeOutlets(now)
@@ -250,7 +257,7 @@ func (a *agent) take(c *subjects.Change, now time.Time) {
 	}
 	slices.SortFunc(fresh, a.byOrder)
 	for _, v := range fresh {
-		a.refresh(v)
+		a.refresh(now, v)
 	}
 	for name, v := range a.variables {
 		if _, ok := n.Values[name]; !ok {

@@ -33,7 +33,7 @@ func (a *agent) diskFailed(now time.Time) {
 }
 
 func (a *agent) diskBehind() bool {
-	return a.pending != nil || a.unsaved || a.outletErr != nil
+	return a.unsaved || a.held == "" && (a.pending != nil || a.outletErr != nil)
 }
 
 func (a *agent) diskDue() time.Time {
@@ -52,14 +52,14 @@ func (a *agent) retryDisk(now time.Time) {
 	if !a.diskRetry.ready(now) {
 		return
 	}
-	if a.pending != nil {
+	if a.pending != nil && a.held == "" {
 		a.take(a.pending, now)
 		return
 	}
 	if a.unsaved {
 		a.persist(now)
 	}
-	if a.outletErr != nil {
+	if a.outletErr != nil && a.held == "" {
 		a.writeOutlets(now)
 		a.settle(now, false)
 	}

@@ -21,6 +21,10 @@
 // again, and the host changes nothing. If it doesn't take the other files,
 // nothing is enacted until it does.
 //
+// A variable that isn't in the new document any more was taken out of it: it
+// leaves the files and state.json with its order and what was enacted of it,
+// and no program runs for it. Its observer, if it has one, goes on.
+//
 // # The state file
 //
 // state.json holds the newest document with its generation and, for each
@@ -49,14 +53,43 @@
 // new order resets that and interrupts the wait. It doesn't interrupt a running
 // enactor, which ends by itself or by its timeout.
 //
-// An order that was fulfilled once is never enacted again. When observing says
-// otherwise later the variable is reported as drifted. An enactor may be
-// killed with the agent, or may have finished just before the agent could
-// write that down: it must be able to run again.
+// When observing says otherwise after an order was fulfilled, the variable is
+// reported as drifted. With DriftReport, the default, it is left at that. With
+// DriftEnact it is enacted again, at once the first time. Each repair counts as
+// an attempt of the order, whether it fails or the value drifts anew, and the
+// next waits as after a failure, until a look finds the value in place
+// Retry.Max after it was enacted. What drifts after Retry.Attempts is reported
+// as failed, also while the value is there, and is enacted every Retry.Max.
+// Attempts and waits are forgotten when the agent restarts; drift isn't, since
+// state.json says what was fulfilled.
+//
+// An enactor may be killed with the agent, or may have finished just before the
+// agent could write that down: it must be able to run again.
 //
 // While the broker is away the agent finishes what it was told, and keeps it.
 //
+// # Holding
+//
+// A host is held as long as its hold file is there (Config.Hold), or for good
+// by Options.ObserveOnly. Its agent observes, checks and reports as ever, and
+// changes nothing: it enacts nothing, repairs no drift, and leaves the files as
+// they are, since other programs enact from them. It hears documents without
+// taking them. So its report stays at the generation before, which keeps all
+// that is new unconfirmed, what observe says notwithstanding; it names what is
+// held back as retrying, and the why as Report.Held. An order that was taken
+// before the hold, and isn't fulfilled, waits too.
+//
+// The file is looked for before each change, and four times a heartbeat for the
+// report and for its end, after which the newest document is taken. An enactor
+// that runs when the file appears is left to end. Anything at that path holds,
+// and so does whatever keeps the agent from looking there.
+//
 // # Checks
+//
+// A check passes when its program exits with 0; its page answers GET with 2xx,
+// redirects followed on the same host only; its address takes a connection; or
+// its unit is active, or reloads. A unit that starts, stops or waits to be
+// restarted isn't active. Whatever comes later than its timeout has failed.
 //
 // A check starts anew, with the document's generation, whenever an order was
 // fulfilled and none of that document's own orders is left. It is pending

@@ -36,11 +36,12 @@ type variable struct {
 	problem  string
 	attempts int       // runs of the enactor
 	next     time.Time // of the next attempt
+	repair
 }
 
 // begin forgets what happened to an older order.
 func (v *variable) begin() {
-	v.status, v.problem, v.attempts, v.next = "", "", 0, time.Time{}
+	v.status, v.problem, v.attempts, v.next, v.repair = "", "", 0, time.Time{}, repair{}
 }
 
 func (v *variable) executes() bool { return v.enactor != nil && len(v.enactor.Exec) > 0 }
@@ -110,6 +111,10 @@ func (a *agent) open(v *variable) bool {
 	return wanted && v.executes() && !a.state.fulfilled(v.name)
 }
 
+// wants says whether the variable is to be enacted: it has an open order, or
+// drifted from one.
+func (a *agent) wants(v *variable) bool { return a.open(v) || v.repairing }
+
 // enact starts the next program, if none runs.
 func (a *agent) enact(now time.Time) {
 	if a.attempt != nil || a.stopping {
@@ -125,6 +130,9 @@ func (a *agent) enact(now time.Time) {
 		if v := a.nextOpen(now); v != nil && (len(a.sweep) == 0 || !a.looks) {
 			a.looks = true
 			a.attempt = &attempt{v: v, phase: before, value: a.state.Values[v.name], order: a.state.Orders[v.name]}
+			if v.repairing {
+				a.attempt.order.Previous = rollout.Value{} // it is what the host drifted to
+			}
 			a.step(now)
 			return
 		}
@@ -145,7 +153,7 @@ func (a *agent) enact(now time.Time) {
 // and listens.
 func (a *agent) start(now time.Time) {
 	for _, v := range a.variables {
-		a.refresh(v)
+		a.refresh(now, v)
 	}
 	a.started = true
 	a.sweepAt = now.Add(a.jittered(a.Observe))
@@ -156,12 +164,12 @@ func (a *agent) start(now time.Time) {
 // that none that fails time and again keeps another from its turn, and before
 // all a new order, the oldest first.
 func (a *agent) nextOpen(now time.Time) *variable {
-	if a.outletErr != nil {
+	if a.outletErr != nil || a.held != "" {
 		return nil
 	}
 	var next *variable
 	for _, v := range a.variables {
-		if a.open(v) && !now.Before(v.next) && (next == nil || cmp.Or(v.next.Compare(next.next), a.byOrder(v, next)) < 0) {
+		if a.wants(v) && !now.Before(v.next) && (next == nil || cmp.Or(v.next.Compare(next.next), a.byOrder(v, next)) < 0) {
 			next = v
 		}
 	}
@@ -173,9 +181,9 @@ func (a *agent) enactDue() time.Time {
 		return never
 	}
 	next := a.sweepAt
-	if a.outletErr == nil {
+	if a.outletErr == nil && a.held == "" {
 		for _, v := range a.variables {
-			if a.open(v) {
+			if a.wants(v) {
 				next = earliest(next, v.next)
 			}
 		}
@@ -284,7 +292,7 @@ func (a *agent) observed(now time.Time, value rollout.Value, err error) {
 	switch t.phase {
 	case looking:
 		a.attempt = nil
-		if a.open(v) {
+		if a.wants(v) {
 			// What came true by itself is true: a late success of an attempt
 			// that had timed out, say.
 			if w := a.state.Values[v.name]; err == nil && w.Matches(value) && a.started {
@@ -295,15 +303,15 @@ func (a *agent) observed(now time.Time, value rollout.Value, err error) {
 			return
 		}
 		if a.started {
-			a.refresh(v)
+			a.refresh(now, v)
 		}
 	case before:
 		if err == nil && t.value.Matches(value) {
 			a.fulfil(now)
 			return
 		}
-		if !a.newestOrder(t) {
-			a.attempt = nil // it was told something newer, which comes next
+		if !a.newestOrder(t) || !a.mayChange(now) {
+			a.attempt = nil // it was told something newer, which comes next, or is held
 			return
 		}
 		if t.order.Previous.IsZero() {
@@ -347,7 +355,11 @@ func (a *agent) fulfil(now time.Time) {
 		a.changed(now)
 		return
 	}
-	a.refresh(v)
+	v.repairing, v.enactedAt = false, now
+	if v.repairs() {
+		v.next = a.nextAttempt(now, v) // should it drift
+	}
+	a.refresh(now, v)
 	a.settle(now, true)
 	a.changed(now)
 }
@@ -366,10 +378,8 @@ func (a *agent) failed(now time.Time, why, output string) {
 	status := rollout.Retrying
 	if v.attempts >= e.Retry.Attempts {
 		status = rollout.EnactFail
-		v.next = now.Add(a.jittered(time.Duration(e.Retry.Max)))
-	} else {
-		v.next = now.Add(wait(v.attempts-1, time.Duration(e.Retry.First), time.Duration(e.Retry.Max), a.Random))
 	}
+	v.next = a.nextAttempt(now, v)
 	if v.attempts <= e.Retry.Attempts {
 		a.Logger.Warn("enacting failed", "host", a.host, "variable", v.name, "value", t.value.Text(), "attempt", v.attempts, "status", status, "next", v.next, "err", why)
 	}
@@ -377,6 +387,19 @@ func (a *agent) failed(now time.Time, why, output string) {
 		output = why
 	}
 	a.setStatus(v, t.order, status, why, output)
+}
+
+// nextAttempt is when the enactor may run again, after an attempt that ends
+// now.
+func (a *agent) nextAttempt(now time.Time, v *variable) time.Time {
+	switch r := v.enactor.Retry; {
+	case v.attempts == 0:
+		return now
+	case v.attempts >= r.Attempts:
+		return now.Add(a.jittered(time.Duration(r.Max)))
+	default:
+		return now.Add(wait(v.attempts-1, time.Duration(r.First), time.Duration(r.Max), a.Random))
+	}
 }
 
 // abandon gives up what may be given up when the agent stops: everything but a
@@ -390,7 +413,7 @@ func (a *agent) abandon() {
 }
 
 // refresh works out the status of a variable that no attempt is at.
-func (a *agent) refresh(v *variable) {
+func (a *agent) refresh(now time.Time, v *variable) {
 	want, wanted := a.state.Values[v.name]
 	if !wanted {
 		return
@@ -403,13 +426,17 @@ func (a *agent) refresh(v *variable) {
 		if v.status == "" {
 			a.setStatus(v, o, rollout.Enacting, "", "")
 		}
+	case v.observeErr != nil && v.unstuck: // that holds
 	case v.observeErr != nil:
 		a.setStatus(v, o, rollout.Enacted, "observing failed: "+v.observeErr.Error(), "")
 	case !want.Matches(a.actual(v)):
-		why := fmt.Sprintf("it was enacted, and observe says %q now", v.actual.Text())
-		a.setStatus(v, o, rollout.DriftedOff, why, why)
+		a.drifted(v, o)
 	default:
-		a.setStatus(v, o, rollout.Enacted, "", "")
+		if a.stuck(now, v); v.unstuck {
+			a.doesntStick(v, o)
+		} else {
+			a.setStatus(v, o, rollout.Enacted, "", "")
+		}
 	}
 }
 
@@ -428,8 +455,7 @@ func (a *agent) setStatus(v *variable, o order, status rollout.EnactStatus, prob
 	switch {
 	case status == rollout.Enacting:
 		// Not a result.
-	case status == rollout.Retrying, status == rollout.EnactFail && attempts <= v.enactor.Retry.Attempts,
-		status != was && status != rollout.EnactFail && !(was == "" && a.knownAtStart(v, status)):
+	case status == rollout.Retrying, status != was && !(was == "" && a.knownAtStart(v, status)):
 		a.enactEvent(v, o, a.state.Values[v.name], status, attempts, output)
 	}
 }
@@ -489,6 +515,9 @@ func (a *agent) enactStatuses() map[rollout.Name]rollout.Enact {
 		e := rollout.Enact{
 			Status: v.status, Generation: a.state.Orders[name].Generation, Attempts: v.attempts, Error: v.problem,
 		}
+		if a.held != "" && a.open(v) {
+			e.Status, e.Error = rollout.Retrying, a.heldBack()
+		}
 		if a.outletErr != nil && !a.state.fulfilled(name) {
 			e.Status = rollout.Retrying
 			e.Error = printable("the desired state can't be written where other programs read it: "+a.outletErr.Error(), maxError)
@@ -512,7 +541,11 @@ func (a *agent) enactStatuses() map[rollout.Name]rollout.Enact {
 			}
 		}
 	}
-	if a.pending != nil {
+	switch {
+	case a.pending == nil:
+	case a.held != "":
+		mark(a.pending, rollout.Retrying, a.heldBack())
+	default:
 		mark(a.pending, rollout.Retrying, fmt.Sprintf("generation %d isn't taken, since it can't be put on disk: %v", a.pending.Desired.Generation, a.pendingErr))
 	}
 	if a.offered != nil {

@@ -17,6 +17,7 @@ import (
 const (
 	stateFile   = "state.json"
 	desiredFile = "desired.json"
+	holdFile    = "hold" // see Config.Hold
 )
 
 const stateFormat = 1

@@ -24,7 +24,7 @@ const (
 	exitUsage  = 2
 )
 
-const usage = `Usage: tsunami-agent --server URL --host NAME --role ROLE [--label k=v]... --state DIR [--config FILE] [--creds FILE]
+const usage = `Usage: tsunami-agent --server URL --host NAME --role ROLE [--label k=v]... --state DIR [--config FILE] [--creds FILE] [--observe-only]
 
 Makes this host's desired state true with the host's own programs, and reports
 what the host is, has and runs. Flags win over the file.
@@ -36,6 +36,7 @@ what the host is, has and runs. Flags win over the file.
   --state DIR       the state directory (default ` + hostagent.DefaultState + `)
   --config FILE     the agent's file: enactors, checks, and all of the above
   --creds FILE      the host's NATS credentials
+  --observe-only    report, and change nothing on this host
   --log-level LEVEL debug, info, warn or error (default info)
   --version         print the version
   --help            print this
@@ -69,8 +70,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err = hostagent.Run(ctx, hostagent.Options{
 		Connect: bus.ConnectOptions{URL: c.Server, Creds: f.creds},
 		Config:  c,
-		Version: version.Version,
-		Logger:  promslog.New(&promslog.Config{Level: f.level, Writer: stderr}),
+		Version: version.Version, ObserveOnly: f.observeOnly,
+		Logger: promslog.New(&promslog.Config{Level: f.level, Writer: stderr}),
 	})
 	if err != nil {
 		fmt.Fprintf(stderr, "tsunami-agent: %v\n", err)
@@ -83,7 +84,7 @@ type flags struct {
 	server, host, role, state, config, creds string
 	labels                                   map[rollout.Word]rollout.Word
 	level                                    *promslog.Level
-	version                                  bool
+	version, observeOnly                     bool
 }
 
 // parse reads the flags. Its error is flag.ErrHelp where help was asked for.
@@ -102,6 +103,7 @@ func parse(args []string) (*flags, error) {
 	set.StringVar(&f.config, "config", "", "")
 	set.StringVar(&f.creds, "creds", "", "")
 	set.BoolVar(&f.version, "version", false, "")
+	set.BoolVar(&f.observeOnly, "observe-only", false, "")
 	set.Func("log-level", "", f.level.Set)
 	set.Func("label", "", f.label)
 	if err := set.Parse(args); err != nil {

@@ -46,6 +46,7 @@ func TestUsage(t *testing.T) {
 		says string
 	}{
 		{"--help", exitDone, "--label k=v"},
+		{"--help", exitDone, "--observe-only"},
 		{"--version", exitDone, "tsunami-agent, version"},
 		{"--bogus", exitUsage, "-bogus"},
 		{"--host h1", exitUsage, "role: is missing"},
@@ -115,13 +116,13 @@ func TestRun(t *testing.T) {
 	var log syncBuffer
 	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, []string{"--server", b.ClientURL(), "--host", "h1", "--role", "web", "--state", t.TempDir(), "--log-level", "debug"}, &log, &log)
+		done <- run(ctx, []string{"--server", b.ClientURL(), "--host", "h1", "--role", "web", "--state", t.TempDir(), "--log-level", "debug", "--observe-only"}, &log, &log)
 	}()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		m, err := bus.Last(t.Context(), js, subjects.HostsStream, subjects.HostSubject("h1"))
 		if err == nil {
-			if r, err := subjects.Decode[rollout.Report](m.Data); err != nil || r.Role != "web" {
+			if r, err := subjects.Decode[rollout.Report](m.Data); err != nil || r.Role != "web" || r.Held != "observe-only" {
 				t.Fatalf("%v: %s", err, m.Data)
 			}
 			break
