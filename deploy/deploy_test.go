@@ -148,6 +148,17 @@ func TestAgentSample(t *testing.T) {
 			t.Errorf("agent.yaml doesn't show the key %s", key)
 		}
 	}
+	var kinds [4]int
+	for _, k := range c.Checks {
+		for i, there := range []bool{len(k.Exec) > 0, k.HTTP != "", k.TCP != "", k.Systemd != ""} {
+			if there {
+				kinds[i]++
+			}
+		}
+	}
+	if kinds != [4]int{1, 1, 1, 1} {
+		t.Errorf("agent.yaml shows %v checks of the kinds: want one of each", kinds)
+	}
 	for name, e := range c.Enact {
 		for _, argv := range [][]string{e.Exec, e.Observe} {
 			program, ok := strings.CutPrefix(argv[0], "/usr/libexec/tsunami/")
