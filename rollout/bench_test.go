@@ -62,7 +62,7 @@ func BenchmarkPlan(b *testing.B) {
 				for _, g := range s.cohorts["bench"].groups {
 					g.dirty = true // nothing of the last round is used again
 				}
-				p, err := s.Plan("bench", epoch)
+				p, err := s.Plan("bench", PlanOptions{}, epoch)
 				if err != nil || len(p.Hosts) != size.hosts {
 					b.Fatal(len(p.Hosts), err)
 				}

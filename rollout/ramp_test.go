@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -77,8 +78,8 @@ func checkLine(fail func(string, ...any), l line, is ...int) {
 	last := time.Duration(0)
 	for _, i := range is {
 		at := l.due(i)
-		if at < 1 || at > l.over {
-			fail("%+v: due(%d) = %d, out of [1,%d]", l, i, at, l.over)
+		if at < 1 || at > l.curve.length {
+			fail("%+v: due(%d) = %d, out of [1,%d]", l, i, at, l.curve.length)
 		}
 		if at < last {
 			fail("%+v: due(%d) = %d is before an earlier host's %d", l, i, at, last)
@@ -90,14 +91,18 @@ func checkLine(fail func(string, ...any), l line, is ...int) {
 		if q := l.quota(at - 1); q >= i {
 			fail("%+v: quota(due(%d)-1) = %d", l, i, q)
 		}
-		// Within a host of the straight line, and no later than (i−θ)/T by more
-		// than the nanosecond that rounding up costs and a float's 53 bits.
-		want := (float64(i) - l.theta) / float64(l.t) * float64(l.over)
-		if math.Abs(float64(at)-want) > 1+float64(l.over)*1e-15 {
-			fail("%+v: due(%d) = %d, want %.0f", l, i, at, want)
+		// The share is p then, and wasn't before, but for the nanosecond that
+		// rounding costs and a float's 53 bits. Ramps of few nanoseconds jump.
+		p, slack := (float64(i)-l.theta)/float64(l.t), 2+float64(l.curve.length)*1e-12
+		length := float64(l.curve.length)
+		if s := shareBy(l.curve.Ramp, min(1, (float64(at)+slack)/length)); s < p-1e-9 {
+			fail("%+v: due(%d) = %d, where the share is %v and not yet %v", l, i, at, s, p)
+		}
+		if s := shareBy(l.curve.Ramp, (float64(at)-slack)/length); s > p+1e-9 {
+			fail("%+v: due(%d) = %d, where the share is %v already, past %v", l, i, at, s, p)
 		}
 	}
-	if q := l.quota(l.over); q != l.t {
+	if q := l.quota(l.curve.length); q != l.t {
 		fail("%+v: quota at the end = %d", l, q)
 	}
 	for _, e := range []time.Duration{0, -1, math.MinInt64} {
@@ -112,6 +117,55 @@ func checkLine(fail func(string, ...any), l line, is ...int) {
 
 var hostileThetas = []float64{0, math.SmallestNonzeroFloat64, 1e-17, 0x1p-53, 1.0 / 3, 0.5, golden, 1 - 1e-9, 1 - 0x1p-52, 1 - 0x1p-53}
 
+// shareBy is S(x) as its definition has it, 0 for x at or below 0.
+func shareBy(r *Ramp, x float64) float64 {
+	if x <= 0 {
+		return 0
+	}
+	nominal := float64(r.Length())
+	switch r.Shape {
+	case Exponential:
+		g := cmp.Or(r.Growth, 10)
+		if g < 1.000001 {
+			return x // (1+h)ˣ is 1 + hx
+		}
+		return (math.Pow(g, x) - 1) / (g - 1)
+	case Waves:
+		s, start := 0.0, 0.0
+		for _, w := range r.Waves {
+			if start/nominal <= x {
+				s = float64(w.Percent) / 100
+			}
+			start += float64(w.Hold)
+		}
+		return s
+	case Points:
+		var a Point
+		for _, b := range r.Points {
+			if x*nominal <= float64(b.At) {
+				return float64(a.Percent)/100 + (x*nominal-float64(a.At))/float64(b.At-a.At)*float64(b.Percent-a.Percent)/100
+			}
+			a = b
+		}
+		return 1
+	}
+	return x
+}
+
+func straight(over time.Duration) curve { return curve{&Ramp{}, over} }
+
+// ramps have every shape, some of them as hostile as is allowed.
+var ramps = []Ramp{
+	{},
+	{Shape: Exponential},
+	{Shape: Exponential, Growth: math.Nextafter(1, 2)},
+	{Shape: Exponential, Growth: maxGrowth},
+	{Shape: Waves, Waves: []Wave{{Percent: 1, Hold: Duration(time.Hour)}, {Percent: 33.3, Hold: 1}, {Percent: 100, Hold: Duration(time.Hour)}}},
+	{Shape: Waves, Waves: []Wave{{Percent: 50, Hold: 1}, {Percent: 100}}},
+	{Shape: Points, Points: []Point{{1, 1}, {Duration(time.Hour), 1}, {Duration(2 * time.Hour), 99.9}, {MaxOver, 100}}},
+	{Shape: Points, Points: []Point{{Duration(time.Hour), 100}}},
+}
+
 func TestLineAtHostileValues(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7, 1000, 999_983, 1_000_000} {
 		for _, over := range []time.Duration{1, 2, 3, time.Millisecond, time.Second, 14 * 24 * time.Hour, 100*24*time.Hour + 1, time.Duration(MaxOver) - 1, time.Duration(MaxOver)} {
@@ -119,11 +173,13 @@ func TestLineAtHostileValues(t *testing.T) {
 				is := []int{1, 2, 3, n/2 - 1, n / 2, n/2 + 1, n - 2, n - 1, n}
 				is = slices.DeleteFunc(is, func(i int) bool { return i < 1 || i > n })
 				slices.Sort(is)
-				checkLine(t.Fatalf, line{n, theta, over}, is...)
+				for _, ramp := range ramps {
+					checkLine(t.Fatalf, line{n, theta, curve{&ramp, over}}, is...)
+				}
 			}
 		}
 	}
-	if q := (line{t: 0, theta: 0.9, over: time.Hour}).quota(time.Hour); q != 0 {
+	if q := (line{t: 0, theta: 0.9, curve: straight(time.Hour)}).quota(time.Hour); q != 0 {
 		t.Errorf("a role without a target has the quota %d", q)
 	}
 }
@@ -133,11 +189,11 @@ func TestLineProperty(t *testing.T) {
 		l := line{
 			t:     rapid.IntRange(1, 1_000_000).Draw(t, "t"),
 			theta: rapid.OneOf(rapid.SampledFrom(hostileThetas), rapid.Float64Range(0, 1-0x1p-53)).Draw(t, "theta"),
-			over:  time.Duration(rapid.Int64Range(1, int64(MaxOver)).Draw(t, "over")),
+			curve: curve{new(rapid.SampledFrom(ramps).Draw(t, "shape")), time.Duration(rapid.Int64Range(1, int64(MaxOver)).Draw(t, "over"))},
 		}
 		i := rapid.IntRange(1, l.t).Draw(t, "i")
 		checkLine(t.Fatalf, l, i, min(i+1, l.t))
-		e := time.Duration(rapid.Int64Range(0, int64(l.over)-1).Draw(t, "e"))
+		e := time.Duration(rapid.Int64Range(0, int64(l.curve.length)-1).Draw(t, "e"))
 		q := l.quota(e)
 		if q > 0 && l.due(q) > e || q < l.t && l.due(q+1) <= e {
 			t.Fatalf("%+v: quota(%d) = %d", l, e, q)
@@ -168,7 +224,7 @@ func deviation(sizes []int, theta func(k int) float64) (fleet, role float64) {
 	lines := make([]line, len(sizes))
 	total := 0
 	for k, n := range sizes {
-		lines[k] = line{n, theta(k), over}
+		lines[k] = line{n, theta(k), straight(over)}
 		total += n
 	}
 	for step := range 2001 {

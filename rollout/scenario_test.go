@@ -97,14 +97,14 @@ func TestUndisturbedRolloutFollowsItsPlan(t *testing.T) {
 		if rapid.Bool().Draw(t, "later") {
 			s.Start = f.now.Add(time.Hour)
 		}
-		plan, err := f.snap.PlanSpec(s, fleetSeed, f.now)
+		plan, err := f.snap.PlanSpec(s, fleetSeed, PlanOptions{}, f.now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := f.start(s); err != nil {
 			t.Fatal(err)
 		}
-		created, err := f.snap.Plan("r", f.now)
+		created, err := f.snap.Plan("r", PlanOptions{}, f.now)
 		if err != nil || !slices.Equal(created.Hosts, plan.Hosts) {
 			t.Fatalf("the plan changed when the rollout was created: %v, %v", created, err)
 		}
@@ -144,7 +144,7 @@ func TestExplainIsThePlan(t *testing.T) {
 	f.latency = func() time.Duration { return 20 * time.Minute } // so that places lapse
 	f.mustStart(s)
 	for range 12 {
-		plan, err := f.snap.Plan("r", f.now)
+		plan, err := f.snap.Plan("r", PlanOptions{}, f.now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestInFlightLimitHoldsTheClock(t *testing.T) {
 	f.latency = func() time.Duration { return 25 * time.Minute }
 	f.mustStart(s)
 	theta := f.rollouts["r"].Theta["web"]
-	l := line{10, theta, 100 * time.Minute}
+	l := line{10, theta, straight(100 * time.Minute)}
 	f.advance(l.due(1))
 	if f.count("2") != 1 {
 		t.Fatalf("%d hosts told when the first place came", f.count("2"))

@@ -42,8 +42,8 @@ type Snapshot struct {
 	blackouts map[ID]*Blackout
 	fleetwide []*Blackout   // those without a where, by name
 	scopes    map[ID]*scope // those with one
-	waiting   []*host // that may need a document that no rollout gives them
-	behind    bool    // the audit log
+	waiting   []*host       // that may need a document that no rollout gives them
+	behind    bool          // the audit log
 	led       time.Duration
 	ledAt     time.Time
 	charge    time.Duration

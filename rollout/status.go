@@ -33,8 +33,8 @@ type Status struct {
 	Rollback        ID
 	ApprovalsNeeded int
 	Ends            time.Time // if nothing holds it from now on; zero where it is held or has ended
-	Next      time.Time // when the next host is due
-	Roles     []RoleStatus
+	Next            time.Time // when the next host is due
+	Roles           []RoleStatus
 }
 
 // RoleStatus is one role of a rollout.

@@ -41,7 +41,7 @@ func TestUnheardHostsStopTheClock(t *testing.T) {
 	}
 	commit(Decision{Steps: []Step{step}})
 	commit(Decide(s, epoch))
-	plan, err := s.Plan("up", epoch)
+	plan, err := s.Plan("up", PlanOptions{}, epoch)
 	if err != nil || len(plan.Hosts) != 2 {
 		t.Fatal(plan, err)
 	}
