@@ -34,7 +34,7 @@ func oracleDate(r *Rule, year int, m time.Month, d int) bool {
 }
 
 func oracleRule(r *Rule, t time.Time) bool {
-	zone, err := time.LoadLocation(string(r.Zone))
+	zone, err := r.Zone.Location()
 	if err != nil {
 		panic(err)
 	}
