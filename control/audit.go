@@ -68,30 +68,13 @@ func (f AuditFilter) matches(r AuditRecord) bool {
 // error ends the sequence. It needs no scheduler.
 func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord, error] {
 	return func(yield func(AuditRecord, error) bool) {
-		fail := func(err error) {
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				err = Errorf(Unavailable, "there is no audit log at %s: has tsunamid been started there?", c.url())
-			}
-			yield(AuditRecord{}, fmt.Errorf("audit: %w", err))
-		}
 		patterns := f.patterns()
 		if len(patterns) == 0 {
 			return // the filter can match nothing
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		start, err := c.since(ctx, f.Since)
-		if err != nil {
-			fail(err)
-			return
-		}
-		records, err := bus.Consume(ctx, c.js, subjects.AuditStream, bus.ConsumeOptions{Subjects: patterns, Start: start})
-		if err != nil {
-			fail(err)
-			return
-		}
-		for m := range records {
-			if m.Subject == "" {
+		for m, err := range c.audited(ctx, patterns, f.Since) {
+			if err != nil {
+				yield(AuditRecord{}, err)
 				return
 			}
 			for _, r := range auditRecords(m) {
@@ -100,28 +83,76 @@ func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord
 				}
 			}
 		}
-		if ctx.Err() != nil {
-			fail(ctx.Err())
+	}
+}
+
+// audited is stored of the audit log.
+func (c *Client) audited(ctx context.Context, patterns []string, since time.Time) iter.Seq2[bus.Msg, error] {
+	return func(yield func(bus.Msg, error) bool) {
+		for m, err := range c.stored(ctx, subjects.AuditStream, patterns, since) {
+			if err != nil {
+				yield(bus.Msg{}, fmt.Errorf("audit: %w", c.noLog(err)))
+				return
+			}
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// noLog says in plain words that there is no audit log, where err says that.
+func (c *Client) noLog(err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return Errorf(Unavailable, "there is no audit log at %s: has tsunamid been started there?", c.url())
+	}
+	return err
+}
+
+// stored yields the messages on these subjects that came into a stream at
+// since or later and are in it when it is called, in stream order. An error
+// ends the sequence.
+func (c *Client) stored(ctx context.Context, stream string, patterns []string, since time.Time) iter.Seq2[bus.Msg, error] {
+	return func(yield func(bus.Msg, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		start, err := c.since(ctx, stream, since)
+		if err != nil {
+			yield(bus.Msg{}, err)
 			return
 		}
-		fail(errors.New("the connection was lost, or the log was set back"))
+		messages, err := bus.Consume(ctx, c.js, stream, bus.ConsumeOptions{Subjects: patterns, Start: start})
+		if err != nil {
+			yield(bus.Msg{}, err)
+			return
+		}
+		for m := range messages {
+			if m.Subject == "" || !yield(m, nil) {
+				return
+			}
+		}
+		if err = ctx.Err(); err == nil {
+			err = errors.New("the connection was lost, or the log was set back")
+		}
+		yield(bus.Msg{}, err)
 	}
 }
 
 // since finds the sequence at which to start reading: the first record that
-// came into the log at t or later. It was made before that, never after. The
-// log has no holes and its times don't go back, so halving finds it.
-func (c *Client) since(ctx context.Context, t time.Time) (uint64, error) {
+// came into the stream at t or later. It was made before that, never after.
+// These streams have no holes and their times don't go back, so halving finds
+// it.
+func (c *Client) since(ctx context.Context, stream string, t time.Time) (uint64, error) {
 	if t.IsZero() {
 		return 0, nil
 	}
-	s, err := c.js.Stream(ctx, subjects.AuditStream)
+	s, err := c.js.Stream(ctx, stream)
 	if err != nil {
 		return 0, err
 	}
 	state := s.CachedInfo().State
-	if state.Msgs == 0 {
-		return 0, nil
+	if state.Msgs == 0 || !state.FirstTime.Before(t) {
+		return state.FirstSeq, nil
 	}
 	n := int(state.LastSeq - state.FirstSeq + 1)
 	i := sort.Search(n, func(i int) bool {
@@ -129,26 +160,16 @@ func (c *Client) since(ctx context.Context, t time.Time) (uint64, error) {
 			return true
 		}
 		m, e := s.GetMsg(ctx, state.FirstSeq+uint64(i))
-		if e != nil {
+		switch {
+		case errors.Is(e, jetstream.ErrMsgNotFound): // it has just become too old to be kept
+			return false
+		case e != nil:
 			err = fmt.Errorf("find the first record since %s: %w", t.Format(time.RFC3339), e)
 			return true
 		}
 		return !m.Time.Before(t)
 	})
 	return state.FirstSeq + uint64(i), err
-}
-
-// LastChange finds the last change of a variable on a host in the audit log;
-// nil where there is none. It needs no scheduler.
-func (c *Client) LastChange(ctx context.Context, host rollout.Host, variable rollout.Name) (*AuditRecord, error) {
-	var last *AuditRecord
-	for r, err := range c.Audit(ctx, AuditFilter{Host: host, Variable: variable, Kinds: []subjects.Kind{subjects.KindDesired}}) {
-		if err != nil {
-			return nil, err
-		}
-		last = &r
-	}
-	return last, nil
 }
 
 // auditRecords reads one message of the log: for a document with several

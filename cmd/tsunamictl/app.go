@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/common/version"
 	"github.com/spf13/cobra"
 
@@ -35,10 +36,11 @@ type app struct {
 	isTerminal bool
 	terminal   int // the file descriptor, where it is one
 
-	server, creds, actor, output string
-	timeout                      durationFlag
-	noColor                      bool
+	server, creds, context, actor, output string
+	timeout                               durationFlag
+	noColor                               bool
 
+	given  func(flag string) bool // whether a global flag was given
 	client *control.Client
 	close_ []func()
 }
@@ -65,17 +67,19 @@ change that a host was ever told is on the audit log with its reason.`,
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", envOr("TSUNAMI_SERVER", defaultServer), "NATS `URL`, or several with commas (env TSUNAMI_SERVER)")
 	f.StringVar(&a.creds, "creds", "", "NATS credentials `file`")
+	f.StringVar(&a.context, "context", "", "a `context` of the nats command: where to connect to and as whom; --server and --creds go before it")
 	f.StringVar(&a.actor, "actor", operator(), "who the audit log names")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json or yaml")
 	f.Var(&a.timeout, "timeout", "how long to wait, such as 30s (default 15s, and for watch no end)")
 	f.BoolVar(&a.noColor, "no-color", os.Getenv("NO_COLOR") != "", "no colors (env NO_COLOR)")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	a.given = f.Changed
 	root.AddCommand(
 		a.applyCommand(), a.getCommand(), a.deleteCommand(),
 		a.variableCommand(), a.hostCommand(), a.rolloutCommand(),
 		a.stopCommand(), a.startCommand(), a.statusCommand(),
 		a.whyCommand(), a.auditCommand(), a.versionCommand(),
 	)
+	a.completions(root)
 	return root
 }
 
@@ -130,14 +134,28 @@ func (a *app) connect() (*control.Client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
-	nc, err := bus.Connect(bus.ConnectOptions{URL: a.server, Creds: a.creds, Name: "tsunamictl " + a.actor})
+	nc, err := a.dial()
 	if err != nil {
-		return nil, fmt.Errorf("can't reach the broker at %s: %w; is tsunamid running there? (--server or TSUNAMI_SERVER say where)", a.server, err)
+		return nil, err
 	}
 	a.close_ = append(a.close_, nc.Close)
 	a.client, err = control.NewClient(nc, rollout.ID(a.actor))
 	return a.client, err
 }
+
+func (a *app) dial() (*nats.Conn, error) {
+	if a.given("context") {
+		return a.dialContext()
+	}
+	nc, err := bus.Connect(bus.ConnectOptions{URL: a.server, Creds: a.creds, Name: a.connection()})
+	if err != nil {
+		return nil, fmt.Errorf("can't reach the broker at %s: %w; is tsunamid running there? (--server or TSUNAMI_SERVER say where)", a.server, err)
+	}
+	return nc, nil
+}
+
+// connection is the connection's name in the broker's list.
+func (a *app) connection() string { return "tsunamictl " + a.actor }
 
 func (a *app) close() {
 	for _, f := range slices.Backward(a.close_) {
@@ -154,15 +172,66 @@ func (a *app) bounded(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, time.Duration(d))
 }
 
-// call makes one request.
+// call makes one request. An error about something that isn't there says what
+// is.
 func (a *app) call(ctx context.Context, verb control.Verb, req, resp any) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := a.bounded(ctx)
+	bounded, cancel := a.bounded(ctx)
 	defer cancel()
-	return c.Call(ctx, verb, req, resp)
+	err = c.Call(bounded, verb, req, resp)
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.NotFound {
+		return a.listing(ctx, c, e)
+	}
+	return err
+}
+
+// mostListed is how many names an error lists.
+const mostListed = 10
+
+// listing adds to an error about something that isn't there what is, where
+// that is short and can be had at once.
+func (a *app) listing(ctx context.Context, c *control.Client, e *control.Error) error {
+	kind, _, _ := strings.Cut(e.Message, " ")
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	names, err := existing(ctx, c, kind)
+	if err != nil || len(names) > mostListed {
+		return e
+	}
+	return control.Errorf(control.NotFound, "%s: %s", e.Message, thereAre(names, "there is none"))
+}
+
+// existing names what there is of a kind, of hosts a few more than are listed.
+func existing(ctx context.Context, c *control.Client, kind string) (names []string, err error) {
+	switch kind {
+	case "host":
+		req := control.HostListRequest{Limit: mostListed + 1}
+		for more := true; more && err == nil && len(names) <= mostListed; {
+			var page control.HostListResponse
+			err = c.Call(ctx, control.HostList, req, &page)
+			for i := range page.Hosts {
+				req.After = page.Hosts[i].Host
+				names = append(names, string(req.After))
+			}
+			more = page.More && len(page.Hosts) > 0
+		}
+	case "rollout":
+		var views []control.RolloutView
+		err = c.Call(ctx, control.RolloutList, nil, &views)
+		for i := range views {
+			names = append(names, string(views[i].ID))
+		}
+	default:
+		var resp control.GetResponse
+		err = c.Call(ctx, control.Get, control.GetRequest{Kind: kind}, &resp)
+		for _, d := range resp.Documents {
+			names = append(names, d.Name())
+		}
+	}
+	return names, err
 }
 
 // emit prints v as the operator asked for it; table prints it for people.
@@ -286,6 +355,17 @@ func group(cmd *cobra.Command) *cobra.Command {
 		return &usageError{errors.New(words)}
 	}
 	return cmd
+}
+
+// notEmpty refuses flags that are given with nothing in them: an empty variable
+// in a script, as a rule, and never "everything".
+func notEmpty(cmd *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return usagef("--%s is empty: say which, or leave it out", name)
+		}
+	}
+	return nil
 }
 
 // arguments wants exactly these, named as in the usage line. One in brackets

@@ -22,6 +22,9 @@ no scheduler.`,
   tsunamictl audit --rollout docker-1-12-3 --since 2h`,
 		Args: arguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := notEmpty(cmd, "host", "rollout", "since"); err != nil {
+				return err
+			}
 			f, err := auditFilter(host, id, since, time.Now())
 			if err != nil {
 				return err
@@ -73,7 +76,7 @@ func auditFilter(host, id, since string, now time.Time) (f control.AuditFilter, 
 		}
 	}
 	if since != "" {
-		if f.Since, err = parseTime(since, now, -1); err != nil {
+		if f.Since, err = parsePast(since, now); err != nil {
 			return f, usagef("--since: %v", err)
 		}
 	}

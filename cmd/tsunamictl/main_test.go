@@ -30,6 +30,9 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"end-scheduler": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("scheduler").(func())() },
+		},
 		Setup: func(env *testscript.Env) error {
 			b, err := broker.Start(broker.Options{Dir: filepath.Join(env.WorkDir, ".broker"), Listen: "127.0.0.1:0", Unsynced: true})
 			if err != nil {
@@ -56,6 +59,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(stop)
+			env.Values["scheduler"] = stop
 			env.Setenv("TSUNAMI_SERVER", b.ClientURL())
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second a command otherwise
 			return nil
@@ -64,7 +68,7 @@ func TestScripts(t *testing.T) {
 }
 
 // seed writes what the scheduler would have: two rollouts, and a change that
-// one of them made.
+// one of them made; and what became of another host long ago.
 func seed(t *testing.T, js jetstream.JetStream) error {
 	told := rollout.Told{Rollout: "docker-1-12-3", Generation: 2, Time: then}
 	c := subjects.Change{
@@ -77,6 +81,25 @@ func seed(t *testing.T, js jetstream.JetStream) error {
 		return err
 	}
 	all := []bus.Message{{Subject: subjects.KindDesired.Subject(string(c.Host)), Header: h, Data: body}}
+	old := subjects.Change{Host: "old.example.net", Actor: rollout.Scheduler, Time: time.Date(2025, 3, 1, 10, 0, 0, 0, time.UTC), Reason: rollout.Reason{Code: rollout.ByFirst}}
+	for i, v := range []string{"1.8", "1.9", ""} {
+		old.Desired = rollout.Desired{
+			Generation: uint64(i + 1), Values: rollout.Document{"docker_version": text(v)},
+			Told: map[rollout.Name]rollout.Told{"docker_version": {Rollout: old.Rollout, Generation: uint64(i + 1), Time: old.Time}},
+		}
+		old.Decommissioned = v == ""
+		h, body, err := old.Encode()
+		if err != nil {
+			return err
+		}
+		all = append(all, bus.Message{Subject: subjects.KindDesired.Subject(string(old.Host)), Header: h, Data: body})
+		old.Time = old.Time.Add(24 * time.Hour)
+		old.Variable, old.Previous, old.Rollout, old.Actor, old.Reason = "docker_version", text(v), "docker-1-9", "alice", c.Reason
+		if i == 1 {
+			old.Variable, old.Previous, old.Rollout, old.Actor = "", rollout.Value{}, "", "bob"
+			old.Reason = rollout.Reason{Code: rollout.Decommissioned, Detail: "sold"}
+		}
+	}
 	for _, id := range []rollout.ID{"docker-1-12-3", "agent-2"} {
 		b, err := subjects.Encode(rollout.Record{Spec: *running().Spec, State: rollout.StateRunning, Why: "started", By: "alice", Author: "alice", Changed: then})
 		if err != nil {

@@ -18,6 +18,44 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// pasts are what the audit log may know of a moment.
+func pasts() []control.Past {
+	hour := func(h int) time.Time { return then.Add(time.Duration(h) * time.Hour) }
+	told := control.Past{Host: "h1", Variable: "v", At: hour(-4), Value: text("2"), Previous: text("1"), Told: hour(-6), Rollout: "r", Reason: "the ramp is at 3.00%", Actor: "alice"}
+	next := control.AuditRecord{Time: hour(-2), Variable: "v", Value: text("3"), Previous: text("2"), Rollout: "s", Reason: "the ramp is at 9.00%", Actor: "scheduler"}
+	end := control.AuditRecord{Time: hour(-3), Reason: "decommissioned: sold\x1b[2J", Actor: "bob"}
+	vary := func(change func(p *control.Past)) control.Past {
+		p := told
+		change(&p)
+		return p
+	}
+	none := func(m control.Missing) control.Past {
+		return control.Past{Host: "h1", Variable: "v", At: hour(-4), Missing: m, LogBegins: hour(-3)}
+	}
+	removed, before := none(control.Removed), none(control.BeforeLog)
+	removed.Previous, removed.Told, removed.Rollout, removed.Actor, removed.Reason = text("1"), hour(-6), "r", "alice", "the ramp is at 3.00%"
+	before.Later = &next
+	afresh := none(control.NotTold)
+	afresh.Previous = text("1")
+	return []control.Past{
+		vary(func(p *control.Past) { p.Confirmed, p.ConfirmedAt, p.Later = true, hour(-5), &next }),
+		vary(func(p *control.Past) { p.ConfirmedAt, p.Later = hour(-3), &end }),
+		vary(func(p *control.Past) { p.Later = &next }),
+		vary(func(p *control.Past) {
+			p.ByHand = &control.AuditRecord{Time: hour(-5), Reason: "written by hand: {}"}
+		}),
+		vary(func(p *control.Past) {
+			p.ConfirmedUnknown, p.Decommissioned = true, &end
+			p.Later = &control.AuditRecord{Time: hour(-1), Variable: "v", Reason: "the ramp is at 9.00%", Rollout: "s", Actor: "bob"}
+		}),
+		vary(func(p *control.Past) {
+			p.Confirmed, p.ConfirmedUnknown = true, true
+			p.Reason, p.Actor, p.Previous, p.LogBegins = "", "", rollout.Value{}, hour(-3)
+		}),
+		none(control.NoDocument), none(control.NotTold), afresh, none(control.BeforeLog), before, removed,
+	}
+}
+
 // What people see, to the letter.
 func TestGolden(t *testing.T) {
 	docker := text("1.12.3")
@@ -60,13 +98,22 @@ func TestGolden(t *testing.T) {
 			fmt.Fprintln(a.out, strings.Join(a.picture(&v, then, 40, 9), "\n"))
 		},
 		"why": func(a *app) {
-			for _, v := range []control.WhyView{
-				{Host: "h1", Variable: "v"},
-				{Host: "h1", Variable: "v", Actual: text("1"), Blocked: []string{"no rollout of this variable is under way"}},
-				{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then, Rollout: "r", Reason: "the ramp is at 3.00%", Actor: "alice"},
-				{Host: "h1", Variable: "v", Value: text("2"), Actual: text("1"), Told: then, Reason: "the host's first document", Actor: "scheduler", Next: "r", To: text("3"), Due: then.Add(26 * time.Hour), Blocked: []string{"paused: lunch", "the host is offline"}},
+			for _, v := range []whyView{
+				{WhyView: control.WhyView{Host: "h1", Variable: "v"}},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Actual: text("1"), Blocked: []string{"no rollout of this variable is under way"}}},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then, Rollout: "r", Reason: "the ramp is at 3.00%", Actor: "alice"}, Previous: text("1")},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("1"), Told: then, Reason: "the host's first document", Actor: "scheduler", Next: "r", To: text("3"), Due: then.Add(26 * time.Hour), Blocked: []string{"paused: lunch", "the host is offline"}}},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then, Confirmed: true}, ConfirmedAt: then.Add(time.Minute)},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("1"), Told: then}, ConfirmedAt: then.Add(time.Minute)},
+				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then}, ConfirmedAt: then.Add(time.Minute)},
 			} {
-				fmt.Fprintln(a.out, strings.Join(explain(&v, nil, then), "\n"))
+				a.sayAll(explain(&v, then))
+				fmt.Fprintln(a.out)
+			}
+		},
+		"why-past": func(a *app) {
+			for _, p := range pasts() {
+				a.sayAll(explainPast(&p, then))
 				fmt.Fprintln(a.out)
 			}
 		},
