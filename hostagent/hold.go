@@ -37,7 +37,8 @@ func (a *agent) mayChange(now time.Time) bool {
 	}
 	a.Logger.Info("the host isn't held any more", "host", a.host, "was", was)
 	if a.state.Generation > 0 {
-		a.writeOutlets(now) // somebody may have changed them
+		a.writeOutlets(now) // they may be behind since before
+		a.settle(now, false)
 	}
 	return true
 }

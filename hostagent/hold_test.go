@@ -262,3 +262,26 @@ func TestHoldBeforeTheNextStep(t *testing.T) {
 		})
 	}
 }
+
+// A hold that ends finishes what a full disk had begun.
+func TestHoldOverUnwritableFacts(t *testing.T) {
+	r := newRig(t)
+	r.o.Heartbeat = 100 * time.Millisecond
+	r.o.Config.Facts = filepath.Join(t.TempDir(), "tsunami.json")
+	r.o.Config.Checks = map[rollout.ID]Check{"docker": {Exec: []string{"check", "docker"}}}
+	clear := obstruct(t, r.o.Config.Facts)
+	r.start()
+	r.tell(change(1, "a", rollout.Document{"file_only": str("x")}, nil))
+	r.reported("the fault", func(p *rollout.Report) bool { return p.Enact["file_only"].Status == rollout.Retrying })
+	release := r.hold("wait")
+	r.reported("held", func(p *rollout.Report) bool { return p.Held == "wait" })
+	clear()
+	time.Sleep(1500 * time.Millisecond) // longer than a full disk's first retry
+	if _, err := os.Stat(r.o.Config.Facts); !os.IsNotExist(err) {
+		t.Errorf("it was written while the host was held: %v", err)
+	}
+	release()
+	r.reported("settled", func(p *rollout.Report) bool {
+		return p.Held == "" && p.Enact["file_only"].Status == rollout.Unenacted && p.Checks["docker"].Generation == 1 && p.Checks["docker"].Status == rollout.Passing
+	})
+}
