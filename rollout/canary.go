@@ -7,11 +7,32 @@ import (
 	"time"
 )
 
-// startClock lets the ramp's clock start.
-func (r *Record) startClock(now time.Time, cal *calendar) {
-	r.Clock = now.UTC()
-	r.Length = openLength(&r.Spec, now)
-	r.Planned = cal.after(now, r.Length).UTC()
+// startClock is the step that lets the ramp's clock start: now, or when the
+// calendar opened if that was a moment ago.
+func (s *Snapshot) startClock(c *cohort, r Record, now time.Time, cal *calendar) Step {
+	r.Clock = now
+	if !cal.always() {
+		if opened := cal.at(now).from; now.Sub(opened) <= s.charge {
+			r.Clock = opened
+		}
+	}
+	r.Length = openLength(&r.Spec, r.Clock)
+	r.Planned = r.ends(cal, r.Clock, r.Length).UTC()
+	ran := now.Sub(r.Clock)
+	r.Clock = r.Clock.UTC()
+	step := s.transition(c, r, now, Reason{}, r.Acknowledged)
+	step.Progress.Elapsed = ran
+	return step
+}
+
+// ends is when a ramp's clock that has left to run from t comes to its end. The
+// last wave starts then, in an open calendar; others may end as it closes.
+func (r *Record) ends(cal *calendar, t time.Time, left time.Duration) time.Time {
+	end := cal.after(t, left)
+	if r.Spec.Ramp.Shape == Waves && !end.IsZero() {
+		return soon(cal, end)
+	}
+	return end
 }
 
 // prepare is what a running rollout does before its ramp's clock starts: its
@@ -56,9 +77,7 @@ func (s *Snapshot) prepare(c *cohort, now time.Time, d *Decision) []Step {
 		hold = closed
 	}
 	if hold.Code == "" {
-		r := *c.record
-		r.startClock(now, s.calendar(c))
-		return []Step{s.transition(c, r, now, Reason{}, r.Acknowledged)}
+		return []Step{s.startClock(c, *c.record, now, s.calendar(c))}
 	}
 	if p := &c.progress; p.Hold.Code == hold.Code && p.Baking == baking && p.Hold.InFlight == hold.InFlight {
 		return nil

@@ -119,7 +119,7 @@ func (s *Snapshot) transition(c *cohort, r Record, now time.Time, hold Reason, a
 func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
 	p := &c.progress
 	if !p.Running {
-		return p.Elapsed
+		return p.Elapsed + s.reopened(c, now)
 	}
 	ran := max(0, s.Led(now)-p.Led)
 	if c.record.State == StateCompleted {
@@ -129,6 +129,22 @@ func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
 		ran = cal.open(p.At, now, ran)
 	}
 	return p.Elapsed + ran
+}
+
+// reopened is for how long the calendar has been open that holds the ramp's
+// clock: a scheduler takes a moment to notice, and without that moment a ramp
+// whose windows are counted would end a window later. It is no more than what
+// the leaders' clock is charged at once.
+func (s *Snapshot) reopened(c *cohort, now time.Time) time.Duration {
+	code := c.progress.Hold.Code
+	if c.record.State != StateRunning || c.record.Clock.IsZero() || code != OutsideWindow && code != InBlackout {
+		return 0
+	}
+	span := s.calendar(c).at(now)
+	if span.why.Code != "" || !span.from.After(c.progress.At) {
+		return 0
+	}
+	return min(now.Sub(span.from), s.charge)
 }
 
 func (s *Snapshot) progressed(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) Progress {
@@ -326,6 +342,9 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 			return s.prepare(c, now, d)
 		}
 		if hold := s.closed(c, now, d); hold.Code != "" {
+			if clock := s.stand(c, now); s.done(c, now, clock) {
+				return []Step{s.complete(c, now, clock)} // which tells nobody
+			}
 			return s.halt(c, now, hold)
 		}
 		return s.ramp(c, now, d)
@@ -345,7 +364,7 @@ func (s *Snapshot) run(c *cohort, now time.Time) Step {
 	r.run(now, thetas(r.Salt, c.targets()))
 	cal := s.calendar(c)
 	if r.Spec.Canary == nil && (cal.always() || cal.at(now).why.Code == "") {
-		r.startClock(now, cal)
+		return s.startClock(c, r, now, cal)
 	}
 	return s.transition(c, r, now, Reason{}, r.Acknowledged)
 }
@@ -402,6 +421,17 @@ func (s *Snapshot) pending(c *cohort, now time.Time) Reason {
 // halt notes that the ramp's clock stands.
 func (s *Snapshot) halt(c *cohort, now time.Time, hold Reason) []Step {
 	return s.note(c, now, s.stand(c, now), false, hold)
+}
+
+// done says whether nothing is left to do when the ramp's clock shows clock.
+func (s *Snapshot) done(c *cohort, now time.Time, clock time.Duration) bool {
+	if clock < c.length() || c.inFlight > 0 {
+		return false
+	}
+	r := newRound(s, c, now)
+	r.places(clock, clock)
+	_, done := r.ending()
+	return done
 }
 
 // stand is what the ramp's clock shows if it stops now: where a place has come

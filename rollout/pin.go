@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Pin is the document that holds variables of one host at a value: no rollout
@@ -50,7 +51,7 @@ func validateWhy(why string, add func(field, format string, args ...any)) {
 	if len(why) > maxWhy {
 		add("why", "%d bytes are too many: at most %d are allowed", len(why), maxWhy)
 	}
-	if strings.ContainsFunc(why, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if strings.ContainsFunc(why, unicode.IsControl) {
 		add("why", "has control characters: one line of text is allowed")
 	}
 }

@@ -382,6 +382,12 @@ func (s *Snapshot) dueOf(m *member, now time.Time) (due time.Time, place int, la
 	return f.wall(next + time.Duration(before)*c.gap()), place, true, true
 }
 
+// ends is when the ramp's clock comes to its end; the zero time: never.
+func (f *forecast) ends() time.Time {
+	left := f.c.length() - max(f.clock, f.c.floor())
+	return f.c.record.ends(f.cal, f.resumes, max(0, left))
+}
+
 // wall is when the ramp's clock will show at; the zero time: never.
 func (f *forecast) wall(at time.Duration) time.Time {
 	from := max(f.clock, min(at, f.c.floor())) // an operator let it jump

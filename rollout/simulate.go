@@ -40,8 +40,8 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 		}
 	}
 	s.catchUp(f.c.length())
+	end := f.c.record.ends(s.cal, s.wall, max(0, f.c.length()-max(s.clock, f.c.floor())))
 	s.to(f.c.length())
-	end := s.wall
 	s.catchUp(-1)
 	slices.SortStableFunc(s.hosts, byDue)
 	if n := len(s.hosts); n > 0 && s.hosts[n-1].Due.After(end) {
@@ -270,10 +270,8 @@ func (s *simulation) catchUp(until time.Duration) {
 			if until >= 0 && at >= until {
 				return
 			}
-			if s.clock = at; true {
-				s.wall = soon(s.cal, next)
-				s.air.land(s.wall)
-			}
+			s.clock, s.wall = at, soon(s.cal, next)
+			s.air.land(s.wall)
 			continue
 		}
 		if !s.air.room() {

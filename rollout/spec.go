@@ -224,7 +224,6 @@ const (
 	maxSpread    = 8
 	maxExclude   = 500
 	maxApprovals = 10
-	maxWindows   = 50
 	// MaxOver bounds a ramp: design.md's evidence stream keeps longer than
 	// the longest rollout.
 	MaxOver = Duration(366 * 24 * time.Hour)
@@ -279,9 +278,6 @@ func (s *Spec) Validate() error {
 	}
 	if s.Approvals < 0 || s.Approvals > maxApprovals {
 		add("approvals", "%d is out of range: want 0 to %d", s.Approvals, maxApprovals)
-	}
-	if len(s.Windows) > maxWindows {
-		add("windows", "%d are too many: at most %d", len(s.Windows), maxWindows)
 	}
 	validateRules("windows", s.Windows, add)
 	if s.Canary != nil {

@@ -102,7 +102,7 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 	f := s.forecast(c, PlanOptions{}, now)
 	moves := p.Running || s.timed(c)
 	if !st.Layer && (moves || r.State == StatePending && r.Spec.After == "" && r.Needed() == 0) {
-		st.Ends = f.wall(f.c.length())
+		st.Ends = f.ends()
 	}
 	st.Roles = s.roles(f)
 	for _, r := range st.Roles {
