@@ -439,6 +439,9 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 		if why, deferred := h.deferred(now); deferred && !c.rollback() && due.Before(why.Until) {
 			e.Due = why.Until
 		}
+		if h.pinned(c.record.Spec.Variable) && due.Before(cmp.Or(h.pin.Until, forever)) {
+			e.Due = h.pin.Until
+		}
 	}
 }
 
