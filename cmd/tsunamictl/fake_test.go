@@ -200,6 +200,16 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 	case control.Status:
 		return control.StatusView{Leader: "ctl1", Since: then, Version: "0.3.0", Hosts: 42, Online: 40, Warnings: []string{"abort.old is of no rollout"}}, nil
 	case control.Why:
+		var q control.WhyRequest
+		if err := r.Decode(&q); err != nil {
+			return nil, err
+		}
+		if q.Host == "old.example.net" {
+			return nil, fmt.Errorf("host %s: %w", q.Host, rollout.ErrNotFound)
+		}
+		if q.Variable != "docker_version" {
+			return nil, fmt.Errorf("variable %s: %w", q.Variable, rollout.ErrNotFound)
+		}
 		return control.WhyView{
 			Host: "web1.lon2.example.net", Variable: "docker_version", Value: text("1.10"), Actual: text("1.10"), Told: then, Reason: "the host's first document", Actor: rollout.Scheduler, Confirmed: true,
 			Next: "docker-1-12-3", To: text("1.12.3"), Due: then.Add(time.Hour), Blocked: []string{"paused: lunch"},

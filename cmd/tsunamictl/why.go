@@ -94,7 +94,8 @@ func (a *app) why(ctx context.Context, host rollout.Host, variable rollout.Name,
 	}
 	p, err := a.past(ctx, host, variable, time.Time{})
 	switch {
-	case no != nil && err != nil:
+	case no != nil && err != nil,
+		errors.Is(no, rollout.ErrNotFound) && p.Value.IsZero() && p.Told.IsZero(): // a typing error, as far as both know
 		return no
 	case no != nil:
 		for line := range strings.Lines(plain(no)) {
