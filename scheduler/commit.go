@@ -24,14 +24,26 @@ func (s *scheduler) leaderMessage(body []byte) bus.Message {
 // it. A nil error means that it is committed; any other, that it is not and
 // never will be, except where the context ended.
 func (s *scheduler) commit(ctx context.Context, step rollout.Step, now time.Time) error {
-	rest, err := s.encode(step, now)
+	return s.commitAs(ctx, step, account{}, now)
+}
+
+// account is who changed a rollout's record and what, where that isn't its
+// last transition. The zero account is of a transition.
+type account struct {
+	by     rollout.ID
+	detail string
+}
+
+// commitAs is commit with an account for the audit log.
+func (s *scheduler) commitAs(ctx context.Context, step rollout.Step, a account, now time.Time) error {
+	rest, err := s.encode(step, a, now)
 	if err != nil {
 		return err
 	}
 	if err := s.write(ctx, now, rest...); err != nil {
 		return err
 	}
-	s.tell(step)
+	s.tell(step, a)
 	return nil
 }
 
@@ -162,7 +174,7 @@ func (s *scheduler) await(ctx context.Context, sequence uint64) error {
 }
 
 // encode makes the messages of a step that follow the lease's.
-func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, error) {
+func (s *scheduler) encode(step rollout.Step, a account, now time.Time) ([]bus.Message, error) {
 	var out []bus.Message
 	stop := &bus.Expect{Subject: subjects.KindStop.Subject(""), Sequence: step.Stop}
 	for _, t := range step.Tells {
@@ -180,14 +192,29 @@ func (s *scheduler) encode(step rollout.Step, now time.Time) ([]bus.Message, err
 		out = append(out, bus.Message{Subject: subjects.KindDesired.Subject(string(t.Host)), Header: h, Data: body, Expect: stop})
 	}
 	for _, r := range step.Records {
-		m, err := s.record(subjects.KindRollout, string(r.ID), r.Record, rollout.Reason{Code: rollout.Code(r.Record.State), Detail: r.Record.Why}, r.Record.By, now)
+		by, reason := r.Record.By, rollout.Reason{Code: rollout.Code(r.Record.State), Detail: r.Record.Why}
+		if a.by != "" {
+			by, reason = a.by, rollout.Reason{Code: rollout.ByOperator, Detail: a.detail}
+		}
+		m, err := s.record(subjects.KindRollout, string(r.ID), r.Record, reason, by, now)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, m)
 	}
 	if v := step.Variable; v != nil {
-		m, err := s.record(subjects.KindVariable, string(v.Name), v, rollout.Reason{Code: rollout.ByRollout, Rollout: step.Rollout}, rollout.Scheduler, now)
+		by, reason := rollout.Scheduler, rollout.Reason{Code: rollout.ByRollout, Rollout: step.Rollout}
+		if n := len(step.Records); n > 0 && step.Records[n-1].Record.Spec.Rollback != "" {
+			by, reason = step.Records[n-1].Record.By, rollout.Reason{Code: rollout.ByOperator, Rollout: step.Rollout, Detail: string(step.Rollout) + " takes it back"}
+		}
+		m, err := s.record(subjects.KindVariable, string(v.Name), v, reason, by, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	for _, h := range step.Unpin {
+		m, err := s.end(subjects.KindPin, string(h), rollout.Reason{Code: rollout.ByPin, Detail: "its time has come"}, rollout.Scheduler, now)
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +256,7 @@ func written(by rollout.ID, now time.Time) subjects.Header {
 	}
 }
 
-// record makes the message of a rollout's or variable's record, which expects
+// record makes the message of a rollout's or document's record, which expects
 // the key's own last revision.
 func (s *scheduler) record(kind subjects.Kind, name string, v any, reason rollout.Reason, by rollout.ID, now time.Time) (bus.Message, error) {
 	body, err := subjects.Encode(v)
@@ -246,10 +273,27 @@ func (s *scheduler) record(kind subjects.Kind, name string, v any, reason rollou
 	return bus.Message{Subject: subject, Header: h, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: s.revisions[subject]}}, nil
 }
 
+// end makes the delete marker of such a record.
+func (s *scheduler) end(kind subjects.Kind, name string, reason rollout.Reason, by rollout.ID, now time.Time) (bus.Message, error) {
+	m, err := s.record(kind, name, struct{}{}, reason, by, now)
+	if err != nil {
+		return bus.Message{}, err
+	}
+	m.Data, m.Header["KV-Operation"] = nil, []string{"DEL"}
+	return m, nil
+}
+
 // tell logs what was committed: a line a step, naming the hosts as far as a
 // line can.
-func (s *scheduler) tell(step rollout.Step) {
+func (s *scheduler) tell(step rollout.Step, a account) {
+	if len(step.Unpin) > 0 {
+		s.log.Info("pins have come to their end", "hosts", step.Unpin)
+	}
 	for _, r := range step.Records {
+		if a.by != "" {
+			s.log.Info("rollout is steered", "rollout", r.ID, "by", a.by, "what", a.detail)
+			continue
+		}
 		s.log.Info("rollout is "+string(r.Record.State), "rollout", r.ID, "by", r.Record.By, "why", r.Record.Why)
 	}
 	if len(step.Tells) == 0 {
@@ -269,7 +313,10 @@ func (s *scheduler) tell(step rollout.Step) {
 	first := step.Tells[0]
 	attrs := []any{"hosts", hosts, "count", len(step.Tells), "reason", first.Reason.Code, "why", first.Reason.String()}
 	if step.Rollout != "" {
-		attrs = append(attrs, "rollout", step.Rollout, "variable", first.Variable, "value", first.Desired.Values[first.Variable].String())
+		attrs = append(attrs, "rollout", step.Rollout)
+	}
+	if first.Variable != "" {
+		attrs = append(attrs, "variable", first.Variable, "value", first.Desired.Values[first.Variable].String())
 	}
 	s.log.Info("told", attrs...)
 }

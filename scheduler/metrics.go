@@ -21,6 +21,8 @@ type metrics struct {
 	tells      *prometheus.CounterVec
 	hosts      *prometheus.GaugeVec
 	rollouts   *prometheus.GaugeVec
+	held       *prometheus.GaugeVec
+	pins       prometheus.Gauge
 	observed   time.Time
 }
 
@@ -38,8 +40,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		tells:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tsunami_scheduler_tells_total", Help: "Hosts told something, by reason."}, []string{"reason"}),
 		hosts:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tsunami_hosts", Help: "Hosts of the inventory, by presence."}, []string{"presence"}),
 		rollouts: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tsunami_rollout_hosts", Help: "Hosts of live rollouts and layers, by what they are counted as."}, []string{"rollout", "count"}),
+		held:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tsunami_rollout_held_seconds", Help: "For how long live rollouts have stood still so far, by reason."}, []string{"rollout", "reason"}),
+		pins:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "tsunami_pinned_hosts", Help: "Hosts of which a variable is pinned."}),
 	}
-	m.all = []prometheus.Collector{m.leading, m.stopped, m.problems, m.steps, m.duration, m.tells, m.hosts, m.rollouts}
+	m.all = []prometheus.Collector{m.leading, m.stopped, m.problems, m.steps, m.duration, m.tells, m.hosts, m.rollouts, m.held, m.pins}
 	r.MustRegister(m.all...)
 	return m
 }
@@ -79,7 +83,9 @@ func (m *metrics) observe(s *scheduler, now time.Time) {
 	for p, n := range s.snap.Presences() {
 		m.hosts.WithLabelValues(p.String()).Set(float64(n))
 	}
+	m.pins.Set(float64(len(s.snap.Pins())))
 	m.rollouts.Reset()
+	m.held.Reset()
 	if !s.leading {
 		return // the leader shows them
 	}
@@ -92,6 +98,9 @@ func (m *metrics) observe(s *scheduler, now time.Time) {
 			"target": st.Target, "told": st.Told, "confirmed": st.Confirmed, "failed": st.Failed, "in_flight": st.InFlight, "planned": st.Planned,
 		} {
 			m.rollouts.WithLabelValues(string(id), name).Set(float64(n))
+		}
+		for reason, d := range st.Held {
+			m.held.WithLabelValues(string(id), string(reason)).Set(d.Seconds())
 		}
 	}
 }

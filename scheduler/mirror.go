@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -29,7 +28,7 @@ func (s *scheduler) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rank := map[subjects.Kind]int{subjects.KindVariable: 1, subjects.KindRollout: 2, subjects.KindProgress: 3}
+	rank := map[subjects.Kind]int{subjects.KindVariable: 1, subjects.KindBlackout: 1, subjects.KindPin: 1, subjects.KindRollout: 2, subjects.KindProgress: 3}
 	slices.SortStableFunc(stored, func(a, b bus.Msg) int {
 		ka, _, _ := subjects.ParseKey(a.Subject)
 		kb, _, _ := subjects.ParseKey(b.Subject)
@@ -96,6 +95,10 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		err = s.applyProgress(ctx, rollout.ID(name), m)
 	case subjects.KindVariable:
 		err = s.applyVariable(ctx, name, m)
+	case subjects.KindBlackout:
+		err = s.applyBlackout(ctx, name, m)
+	case subjects.KindPin:
+		err = s.applyPin(ctx, name, m)
 	case subjects.KindAbort:
 		var id rollout.ID
 		if id, err = rollout.ParseID("rollout", name); err == nil {
@@ -206,268 +209,4 @@ func (s *scheduler) applyLeader(ctx context.Context, m bus.Msg) error {
 		s.snap.PutLead(l.Led, time.Time{})
 	}
 	return nil
-}
-
-func (s *scheduler) applyDesired(ctx context.Context, name string, m bus.Msg) error {
-	host, err := rollout.ParseHost(name)
-	if err != nil {
-		return fmt.Errorf("put by hand: %w", err)
-	}
-	before, known := s.desired(host)
-	c, err := subjects.DecodeChange(host, m.Header, m.Data)
-	if err == nil && known && c.Desired.Generation <= before {
-		err = fmt.Errorf("%w: generation %d after %d", subjects.ErrForeign, c.Desired.Generation, before)
-	}
-	if err == nil {
-		s.putChange(c, m.Time)
-		return nil
-	}
-	if errors.Is(err, subjects.ErrUnreadable) {
-		s.snap.PutUnfit(host)
-		return fmt.Errorf("the host is left alone: %w", err)
-	}
-	if !known {
-		good, histErr := lastGood(ctx, s, m.Subject, func(m bus.Msg) (*subjects.Change, error) {
-			return subjects.DecodeChange(host, m.Header, m.Data)
-		})
-		if histErr != nil {
-			return fmt.Errorf("%w; and its history: %w", err, histErr)
-		}
-		if good != nil {
-			s.putChange(good, m.Time)
-		}
-	}
-	s.snap.PutDamaged(host)
-	return fmt.Errorf("overwritten or deleted by hand, put back as it was: %w", err)
-}
-
-// desired returns the generation of the host's document, if it has one.
-func (s *scheduler) desired(host rollout.Host) (uint64, bool) {
-	h, err := s.snap.Host(host)
-	if err != nil || h.Desired == nil {
-		return 0, false
-	}
-	return h.Desired.Generation, true
-}
-
-func (s *scheduler) putChange(c *subjects.Change, at time.Time) {
-	if c.Decommissioned {
-		s.ended[c.Host] = at
-		s.snap.PutDecommissioned(c.Host, c.Desired.Generation)
-		return
-	}
-	s.snap.PutDesired(c.Host, &c.Desired)
-}
-
-// lastGood finds the newest revision of a key that decodes, or nil.
-func lastGood[T any](ctx context.Context, s *scheduler, subject string, decode func(bus.Msg) (*T, error)) (*T, error) {
-	history, err := bus.History(ctx, s.js, subjects.Stream, subject)
-	if err != nil {
-		s.unread = fmt.Errorf("a record was changed by hand, and the one before can't be read: %w", err)
-		return nil, err
-	}
-	for _, m := range slices.Backward(history) {
-		if v, err := decode(m); err == nil {
-			return v, nil
-		}
-	}
-	return nil, nil
-}
-
-// decodeOwn decodes a record that the scheduler itself wrote.
-func decodeOwn[T any](m bus.Msg) (*T, error) {
-	if m.Header.Get(subjects.HeaderTime) == "" || m.Header.Deleted() {
-		return nil, subjects.ErrForeign
-	}
-	v, err := subjects.Decode[T](m.Data)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", subjects.ErrUnreadable, err)
-	}
-	return v, nil
-}
-
-func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) error {
-	s.revisions[m.Subject] = m.Sequence
-	if _, err := rollout.ParseID("rollout", string(id)); err != nil {
-		return fmt.Errorf("put by hand: %w", err)
-	}
-	r, err := decodeOwn[rollout.Record](m)
-	if err == nil {
-		delete(s.damaged, id)
-		return s.snap.PutRollout(id, r)
-	}
-	if _, known := s.snap.Status(id, time.Now()); known != nil {
-		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Record])
-		if histErr != nil {
-			return fmt.Errorf("%w; and its history: %w", err, histErr)
-		}
-		if good == nil {
-			return fmt.Errorf("no rollout: %w; the id can't be used", err)
-		}
-		if err := s.snap.PutRollout(id, good); err != nil {
-			return err
-		}
-	}
-	if errors.Is(err, subjects.ErrUnreadable) {
-		s.snap.PutRolloutUnfit(id)
-		return fmt.Errorf("the rollout is left alone: %w", err)
-	}
-	s.damaged[id] = true
-	return fmt.Errorf("overwritten or deleted by hand, put back as it was: %w", err)
-}
-
-func (s *scheduler) applyProgress(ctx context.Context, id rollout.ID, m bus.Msg) error {
-	p, err := decodeOwn[rollout.Progress](m)
-	if err == nil {
-		s.snap.PutProgress(id, *p)
-		return nil
-	}
-	if !s.leading {
-		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Progress])
-		if histErr != nil {
-			return histErr
-		}
-		if good != nil {
-			s.snap.PutProgress(id, *good)
-		}
-	}
-	return fmt.Errorf("overwritten or deleted by hand; the next step writes it anew: %w", err)
-}
-
-func (s *scheduler) applyVariable(ctx context.Context, name string, m bus.Msg) error {
-	s.revisions[m.Subject] = m.Sequence
-	n, err := rollout.ParseName(name)
-	if err != nil {
-		return fmt.Errorf("put by hand: %w", err)
-	}
-	if m.Header.Deleted() && m.Header.Get(subjects.HeaderActor) != "" {
-		s.snap.PutVariable(n, nil)
-		return nil
-	}
-	v, err := decodeOwn[rollout.Variable](m)
-	if err == nil {
-		s.snap.PutVariable(n, v)
-		return nil
-	}
-	if _, known := s.snap.Variable(n); known != nil {
-		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Variable])
-		if histErr != nil {
-			return histErr
-		}
-		if good != nil {
-			s.snap.PutVariable(n, good)
-		}
-	}
-	return fmt.Errorf("overwritten or deleted by hand; the last good one counts: apply its document again: %w", err)
-}
-
-// restoreRollouts puts back the records that were overwritten by hand.
-func (s *scheduler) restoreRollouts(ctx context.Context, now time.Time) bool {
-	for id := range s.damaged {
-		step, err := s.snap.Restore(id, now)
-		if err == nil {
-			err = s.commit(ctx, step, now)
-		}
-		if err != nil {
-			s.hindered("putting back rollout."+string(id), err)
-			return true
-		}
-		s.log.Error("rollout's record put back", "rollout", id)
-		return true
-	}
-	return false
-}
-
-// report takes in what a host says of itself.
-func (s *scheduler) report(m bus.Msg) {
-	if m.Subject == "" {
-		return
-	}
-	host, err := subjects.HostOf(m.Subject)
-	if err != nil {
-		s.log.Warn("report under a name that isn't allowed", "subject", m.Subject)
-		return
-	}
-	if m.Header.Deleted() {
-		return // the host's agent never deletes; whoever did harms nothing
-	}
-	r, err := subjects.Decode[rollout.Report](m.Data)
-	if err == nil && r.Role == "" {
-		err = fmt.Errorf("it has no role")
-	}
-	key := "report " + string(host)
-	if err != nil {
-		s.problem(key, "the host's report can't be read: "+err.Error())
-		return
-	}
-	delete(s.problems, key)
-	if at, ok := s.ended[host]; ok && !m.Time.After(at) {
-		return // what it reported before it was decommissioned
-	}
-	delete(s.ended, host)
-	if s.loaded {
-		s.heard[host] = time.Now() // a report is a sign of life too
-	}
-	s.touched[host], s.changed = m.Time, true
-	s.snap.PutReport(host, r)
-	s.place(host, time.Now())
-}
-
-// beat takes in a heartbeat. Names that never reported themselves are not
-// remembered: there is no end of names.
-func (s *scheduler) beat(b heartbeat) {
-	h := b.host
-	if _, ok := s.touched[h]; !ok {
-		return
-	}
-	s.twins(b)
-	s.heard[h] = time.Now()
-	s.changed = s.snap.PutPresence(h, rollout.Online) || s.changed
-}
-
-// twins notices two agents that use one host's name: the starts that their
-// heartbeats name take turns.
-func (s *scheduler) twins(b heartbeat) {
-	t := s.boots[b.host]
-	if b.boot == t.now || b.boot == "" {
-		return
-	}
-	if b.boot == t.before {
-		s.notice("twins "+string(b.host), fmt.Sprintf("two agents call themselves %s, started as %s and %s: stop one, then restart the other", b.host, t.now, t.before))
-	}
-	s.boots[b.host] = boots{now: b.boot, before: t.now}
-}
-
-// boots are the last two starts of a host's agent.
-type boots struct{ now, before string }
-
-// sweep notes who has gone silent.
-func (s *scheduler) sweep(now time.Time) {
-	since := now.Sub(s.swept)
-	if since < s.o.Heartbeat/2 {
-		return
-	}
-	s.swept = now
-	maps.DeleteFunc(s.notices, func(_ string, n notice) bool { return now.Sub(n.at) > noticed })
-	if since > 2*s.o.Heartbeat || !s.o.Conn.IsConnected() {
-		s.listening = now // nobody could be heard: that a host is silent says nothing
-	}
-	for h := range s.touched {
-		s.place(h, now)
-	}
-}
-
-// place says whether a host is online, offline or gone.
-func (s *scheduler) place(h rollout.Host, now time.Time) {
-	heard := s.heard[h]
-	p := rollout.Offline
-	switch {
-	case !heard.IsZero() && now.Sub(heard) <= 3*s.o.Heartbeat:
-		p = rollout.Online
-	case now.Sub(s.listening) <= 3*s.o.Heartbeat:
-		p = rollout.Unheard
-	case now.Sub(heard) > gone && now.Sub(s.touched[h]) > gone:
-		p = rollout.Gone
-	}
-	s.changed = s.snap.PutPresence(h, p) || s.changed
 }

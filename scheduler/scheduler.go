@@ -71,7 +71,7 @@ type scheduler struct {
 	unread   error     // a history that couldn't be read
 	consumed uint64    // the bucket's sequence that the mirror has reached
 
-	revisions  map[string]uint64 // of rollout.* and variable.* keys
+	revisions  map[string]uint64 // of the keys that the scheduler writes expecting their own last
 	damaged    map[rollout.ID]bool
 	touched    map[rollout.Host]time.Time // the newest report's time, by the broker
 	heard      map[rollout.Host]time.Time

@@ -1,11 +1,9 @@
 package scheduler
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -95,13 +93,7 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 	change := func(make func(control.RolloutRequest) (rollout.Step, error)) (any, error) {
 		return with(r, func(q control.RolloutRequest) (any, error) {
 			step, err := make(q)
-			if err != nil {
-				return nil, err
-			}
-			if err := s.commit(ctx, step, now); err != nil {
-				return nil, err
-			}
-			return s.rolloutView(q.ID, time.Now(), true)
+			return s.stepped(ctx, step, err, account{}, now)
 		})
 	}
 	switch r.Verb {
@@ -110,7 +102,7 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 	case control.Get:
 		return with(r, func(q control.GetRequest) (any, error) { return s.get(q) })
 	case control.Delete:
-		return with(r, func(q control.DeleteRequest) (any, error) { return s.deleteVariable(ctx, q, by, now) })
+		return with(r, func(q control.DeleteRequest) (any, error) { return s.deleteDocument(ctx, q, by, now) })
 	case control.VariableList:
 		return s.variableViews(), nil
 	case control.RolloutStart:
@@ -137,12 +129,32 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 		})
 	case control.RolloutCancel:
 		return change(func(q control.RolloutRequest) (rollout.Step, error) { return s.snap.Cancel(q.ID, by, q.Why, now) })
+	case control.RolloutApprove:
+		return with(r, func(q control.RolloutRequest) (any, error) {
+			step, err := s.snap.Approve(q.ID, by, q.Why, now)
+			return s.stepped(ctx, step, err, account{by, both("approved", q.Why)}, now)
+		})
+	case control.RolloutAdvance:
+		return with(r, func(q control.AdvanceRequest) (any, error) { return s.advance(ctx, q, by, now) })
+	case control.RolloutRelease:
+		return with(r, func(q control.HostReleaseRequest) (any, error) {
+			step, err := s.snap.Release(q.ID, q.Host, by, q.Why, now)
+			return s.stepped(ctx, step, err, account{}, now)
+		})
+	case control.RolloutRollback:
+		return with(r, func(q control.RollbackRequest) (any, error) { return s.rollback(ctx, q, by, now) })
 	case control.HostList:
 		return with(r, func(q control.HostListRequest) (any, error) { return s.hostList(q) })
 	case control.HostShow:
 		return with(r, func(q control.HostRequest) (any, error) { return s.hostView(q.Host) })
 	case control.HostDecommission:
 		return with(r, func(q control.HostRequest) (any, error) { return s.decommission(ctx, q, by, now) })
+	case control.HostPin:
+		return with(r, func(q control.PinRequest) (any, error) { return s.pinHost(ctx, q, by, now) })
+	case control.HostUnpin:
+		return with(r, func(q control.PinRequest) (any, error) { return s.unpinHost(ctx, q, by, now) })
+	case control.BlackoutList:
+		return s.blackoutViews(now), nil
 	case control.Start:
 		return with(r, func(q control.ReleaseRequest) (any, error) { return s.release(ctx, q, by, now) })
 	case control.Status:
@@ -153,6 +165,17 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 	return nil, control.Errorf(control.Usage, "%q isn't a verb", r.Verb)
 }
 
+// stepped commits a step, if it could be made, and shows its rollout.
+func (s *scheduler) stepped(ctx context.Context, step rollout.Step, err error, a account, now time.Time) (any, error) {
+	if err == nil {
+		err = s.commitAs(ctx, step, a, now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.rolloutView(step.Rollout, time.Now(), true)
+}
+
 // start creates a rollout.
 func (s *scheduler) start(ctx context.Context, q control.StartRequest, by rollout.ID, now time.Time) (any, error) {
 	spec := q.Rollout
@@ -160,10 +183,8 @@ func (s *scheduler) start(ctx context.Context, q control.StartRequest, by rollou
 	if err != nil {
 		return nil, &rollout.FieldError{Field: "variable", Problem: fmt.Sprintf("there is no variable %s: apply its document first", spec.Variable)}
 	}
-	if spec.To.IsZero() && q.ToText != "" {
-		if spec.To, err = rollout.ParseValue(v.Type, q.ToText); err != nil {
-			return nil, &rollout.FieldError{Field: "to", Problem: err.Error()}
-		}
+	if spec.To, err = typed(spec.To, q.ToText, v, "to"); err != nil {
+		return nil, err
 	}
 	if spec.Name == "" {
 		spec.Name = s.freeName(spec)
@@ -174,6 +195,52 @@ func (s *scheduler) start(ctx context.Context, q control.StartRequest, by rollou
 	return s.rolloutView(spec.Name, time.Now(), true)
 }
 
+// typed is a value that was given as it is, or else as text of the variable's
+// type, which is in the field.
+func typed(value rollout.Value, text string, v *rollout.Variable, field string) (rollout.Value, error) {
+	if !value.IsZero() || text == "" {
+		return value, nil
+	}
+	value, err := rollout.ParseValue(v.Type, text)
+	if err != nil {
+		return value, &rollout.FieldError{Field: field, Problem: err.Error()}
+	}
+	return value, nil
+}
+
+// advance lets a rollout go on faster than its ramp.
+func (s *scheduler) advance(ctx context.Context, q control.AdvanceRequest, by rollout.ID, now time.Time) (any, error) {
+	before, err := s.snap.Status(q.ID, now)
+	if err != nil {
+		return nil, err
+	}
+	step, err := s.snap.Advance(q.ID, by, q.To, q.Why, now)
+	if err != nil {
+		return nil, err
+	}
+	what := "ended the canary's bake"
+	if after := step.Records[0].Record; after.Advanced > before.Record.Advanced {
+		what = fmt.Sprintf("advanced to %.4g%%", 100*after.Advanced)
+	}
+	return s.stepped(ctx, step, nil, account{by, both(what, q.Why)}, now)
+}
+
+// rollback starts the rollout that takes another's hosts back.
+func (s *scheduler) rollback(ctx context.Context, q control.RollbackRequest, by rollout.ID, now time.Time) (any, error) {
+	st, err := s.snap.Status(q.ID, now)
+	if err != nil {
+		return nil, err
+	}
+	to := q.To
+	if v, _ := s.snap.Variable(st.Record.Spec.Variable); v != nil { // where there is none, the core says so
+		if to, err = typed(to, q.ToText, v, "to"); err != nil {
+			return nil, err
+		}
+	}
+	step, err := s.snap.Rollback(q.ID, to, q.Over, by, q.Why, s.leader.Seed, now)
+	return s.stepped(ctx, step, err, account{}, now)
+}
+
 func (s *scheduler) create(ctx context.Context, spec rollout.Spec, by rollout.ID, now time.Time) error {
 	step, err := s.snap.Create(spec, by, s.leader.Seed, now)
 	if err != nil {
@@ -182,10 +249,15 @@ func (s *scheduler) create(ctx context.Context, spec rollout.Spec, by rollout.ID
 	return s.commit(ctx, step, now)
 }
 
-// freeName makes an id of variable and value: docker-version-1-12-3, then -2.
+// freeName makes an id of variable and value: docker-version-1-12-3, then -2;
+// docker-version-remove of one that takes the variable out.
 func (s *scheduler) freeName(spec rollout.Spec) rollout.ID {
+	what := spec.To.Text()
+	if spec.Remove {
+		what = "remove"
+	}
 	var b strings.Builder
-	for _, c := range strings.ToLower(string(spec.Variable) + "-" + spec.To.Text()) {
+	for _, c := range strings.ToLower(string(spec.Variable) + "-" + what) {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
 			b.WriteRune(c)
 		} else if b.Len() > 0 && !strings.HasSuffix(b.String(), "-") {
@@ -264,211 +336,4 @@ func (s *scheduler) decommission(ctx context.Context, q control.HostRequest, by 
 	s.log.Info("host decommissioned", "host", q.Host, "by", by, "why", q.Why)
 	view.Problems = append(view.Problems, "decommissioned: it counts again when its agent reports again")
 	return view, nil
-}
-
-// applyDocuments makes documents true. All are checked before the first is
-// written.
-func (s *scheduler) applyDocuments(ctx context.Context, q control.ApplyRequest, by rollout.ID, now time.Time) (any, error) {
-	out := control.ApplyResponse{DryRun: q.DryRun, Results: []control.ApplyResult{}}
-	variables := map[rollout.Name]*rollout.Variable{} // as they will be
-	starting := map[rollout.Name]rollout.ID{}
-	var writes []func() error
-	var faults []error
-	for i, d := range q.Documents {
-		result := control.ApplyResult{Kind: d.Kind(), Name: d.Name()}
-		var write func() error
-		var err error
-		switch {
-		case d.Variable != nil:
-			var v *rollout.Variable
-			if v, err = s.planVariable(*d.Variable, &result); err == nil {
-				variables[v.Name] = v
-				write = func() error { return s.writeVariable(ctx, v, by, now) }
-			}
-		case d.Rollout != nil:
-			spec := *d.Rollout
-			write = func() error { return s.create(ctx, spec, by, now) }
-			err = s.planRollout(spec, variables, starting, now, &result)
-		default:
-			err = control.Errorf(control.Usage, "an empty document")
-		}
-		if err != nil {
-			faults = append(faults, control.DocumentError(i, err))
-			continue
-		}
-		out.Results = append(out.Results, result)
-		if result.Action != "unchanged" {
-			writes = append(writes, write)
-		}
-	}
-	if err := errors.Join(faults...); err != nil || q.DryRun {
-		return out, err
-	}
-	for i, write := range writes {
-		if err := again(write); err != nil {
-			if i > 0 {
-				return nil, control.Errorf(control.Failed, "%d of %d changes are written, then: %v; apply the file again to go on", i, len(writes), err)
-			}
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// planVariable compares the document with the variable as it stands.
-func (s *scheduler) planVariable(v rollout.Variable, result *control.ApplyResult) (*rollout.Variable, error) {
-	if !v.Value.IsZero() {
-		return nil, &rollout.FieldError{Field: "value", Problem: "is moved by rollouts alone: leave it out"}
-	}
-	if err := v.Validate(); err != nil {
-		return nil, err
-	}
-	old, err := s.snap.Variable(v.Name)
-	if err != nil {
-		result.Action, v.Value = "created", v.Initial
-		if !v.Initial.IsZero() {
-			result.Note = fmt.Sprintf("hosts that run %s already are told so; all others keep what they run", v.Initial)
-		}
-		return &v, nil
-	}
-	v.Value = old.Value
-	if v.Type != old.Type {
-		return nil, &rollout.FieldError{Field: "type", Problem: fmt.Sprintf("is %s already, and values in use have it: delete the variable first", old.Type)}
-	}
-	if !v.Value.IsZero() {
-		if err := v.Accept(v.Value); err != nil {
-			return nil, fmt.Errorf("%w: the variable's value now is %s: %w", rollout.ErrRefused, v.Value, err)
-		}
-	}
-	for id, to := range s.snap.Movers(v.Name) {
-		if err := v.Accept(to); err != nil {
-			return nil, fmt.Errorf("%w: %s moves hosts to %s: %w", rollout.ErrRefused, id, to, err)
-		}
-	}
-	same, err := equal(v, *old)
-	if err != nil {
-		return nil, err
-	}
-	result.Action = "changed"
-	_, damaged := s.problems[subjects.KindVariable.Key(string(v.Name))]
-	if same && !damaged {
-		result.Action = "unchanged"
-	} else if v.Initial != old.Initial {
-		result.Note = "a later initial changes nothing on any host: rollouts do"
-	}
-	return &v, nil
-}
-
-func equal(a, b any) (bool, error) {
-	x, err := subjects.Encode(a)
-	if err != nil {
-		return false, err
-	}
-	y, err := subjects.Encode(b)
-	return bytes.Equal(x, y), err
-}
-
-func (s *scheduler) writeVariable(ctx context.Context, v *rollout.Variable, by rollout.ID, now time.Time) error {
-	m, err := s.record(subjects.KindVariable, string(v.Name), v, rollout.Reason{Code: rollout.ByOperator}, by, now)
-	if err != nil {
-		return err
-	}
-	if err := s.write(ctx, now, m); err != nil {
-		return err
-	}
-	s.log.Info("variable applied", "variable", v.Name, "by", by, "value", v.Value.String())
-	return nil
-}
-
-// planRollout checks a rollout's document against the variables as they will be.
-func (s *scheduler) planRollout(spec rollout.Spec, variables map[rollout.Name]*rollout.Variable, starting map[rollout.Name]rollout.ID, now time.Time, result *control.ApplyResult) error {
-	if err := spec.Validate(); err != nil {
-		return err
-	}
-	if st, err := s.snap.Status(spec.Name, now); err == nil {
-		same, err := equal(spec, st.Record.Spec)
-		if err != nil {
-			return err
-		}
-		if !same {
-			return control.Errorf(control.Refused, "rollout %s is there already (%s), with another document; an id is never used again: choose another name", spec.Name, st.Record.State)
-		}
-		result.Action, result.Note = "unchanged", "it is "+string(st.Record.State)
-		return nil
-	}
-	result.Action = "created"
-	if other, ok := starting[spec.Variable]; ok {
-		return control.Errorf(control.Refused, "%s of these documents moves %s too: one live rollout a variable", other, spec.Variable)
-	}
-	starting[spec.Variable] = spec.Name
-	v := variables[spec.Variable]
-	if v == nil {
-		v, _ = s.snap.Variable(spec.Variable) // nil where there is none
-	}
-	return s.snap.Admit(spec, v, slices.Collect(maps.Values(starting)))
-}
-
-// deleteVariable removes a variable that no host carries.
-func (s *scheduler) deleteVariable(ctx context.Context, q control.DeleteRequest, by rollout.ID, now time.Time) (any, error) {
-	if !strings.EqualFold(q.Kind, control.KindVariable) {
-		return nil, control.Errorf(control.Refused, "only a variable can be deleted; a rollout is cancelled, and its record stays")
-	}
-	name, err := rollout.ParseName(q.Name)
-	if err != nil {
-		return nil, control.Errorf(control.Usage, "%v", err)
-	}
-	v, err := s.snap.Variable(name)
-	if err != nil {
-		return nil, err
-	}
-	if id := s.snap.LiveRollout(name); id != "" {
-		return nil, control.Errorf(control.Refused, "rollout %s is moving %s: cancel it first", id, name)
-	}
-	if n := s.snap.Carriers(name); n > 0 {
-		return nil, control.Errorf(control.Refused, "%d hosts carry %s", n, name)
-	}
-	m, err := s.record(subjects.KindVariable, string(name), v, rollout.Reason{Code: rollout.ByOperator, Detail: "deleted"}, by, now)
-	if err != nil {
-		return nil, err
-	}
-	m.Data, m.Header["KV-Operation"] = nil, []string{"DEL"}
-	layers, err := s.encode(rollout.Step{Records: s.snap.Retire(name, by, now)}, now)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.write(ctx, now, append(layers, m)...); err != nil {
-		return nil, err
-	}
-	return control.DeleteResponse{Kind: control.KindVariable, Name: q.Name}, nil
-}
-
-func (s *scheduler) get(q control.GetRequest) (any, error) {
-	out := control.GetResponse{Documents: []control.Document{}}
-	switch {
-	case strings.EqualFold(q.Kind, control.KindVariable):
-		for _, v := range s.snap.Variables() {
-			if q.Name == "" || q.Name == string(v.Name) {
-				w := *v
-				w.Value = rollout.Value{}
-				out.Documents = append(out.Documents, control.Document{Variable: &w})
-			}
-		}
-	case strings.EqualFold(q.Kind, control.KindRollout):
-		for _, id := range s.snap.Rollouts() {
-			if q.Name != "" && q.Name != string(id) {
-				continue
-			}
-			st, err := s.snap.Status(id, time.Now())
-			if err != nil {
-				return nil, err
-			}
-			out.Documents = append(out.Documents, control.Document{Rollout: &st.Record.Spec})
-		}
-	default:
-		return nil, control.Errorf(control.Usage, "%q isn't a kind: want %s or %s", q.Kind, control.KindVariable, control.KindRollout)
-	}
-	if q.Name != "" && len(out.Documents) == 0 {
-		return nil, fmt.Errorf("%s %s: %w", strings.ToLower(q.Kind), q.Name, rollout.ErrNotFound)
-	}
-	return out, nil
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,10 +9,8 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
-
-// mostPlanned bounds the hosts of one plan that is sent.
-const mostPlanned = 20_000
 
 func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (control.RolloutView, error) {
 	st, err := s.snap.Status(id, now)
@@ -24,8 +23,10 @@ func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (contr
 		Reason: st.Reason.String(), ReasonCode: st.Reason.Code,
 		Target: st.Target, Told: st.Told, Confirmed: st.Confirmed, Failed: st.Failed,
 		InFlight: st.InFlight, Limit: st.Limit, Planned: st.Planned,
-		Ends: st.Ends, Next: st.Next, Elapsed: rollout.Duration(st.Elapsed), Over: r.Spec.Ramp.Over,
+		Ends: st.Ends, Next: st.Next, Elapsed: rollout.Duration(st.Elapsed), Over: rollout.Duration(st.Length),
 		Author: r.Author, By: r.By, Created: r.Created, Changed: r.Changed, Why: r.Why, Layer: st.Layer,
+		Remove: r.Spec.Remove, Started: st.Started, PlannedEnd: st.PlannedEnd, Held: heldViews(st.Held), Late: late(st, now),
+		ApprovalsNeeded: st.ApprovalsNeeded, Approvals: r.Approvals, RollbackOf: r.Spec.Rollback, Rollback: st.Rollback,
 	}
 	if st.Target > 0 {
 		v.Fraction = float64(st.Told) / float64(st.Target)
@@ -38,12 +39,40 @@ func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (contr
 	}
 	if whole {
 		v.Roles = roleViews(st.Roles)
-		v.Spec = &r.Spec
+		v.Spec, v.Pinned = &r.Spec, st.Pinned
 		for _, f := range s.snap.Flights(id, 100) {
 			v.Waiting = append(v.Waiting, control.FlightView{Host: f.Host, Role: f.Role, Since: f.Since, Status: f.Enact.Status, Error: f.Enact.Error, Online: f.Online})
 		}
 	}
 	return v, nil
+}
+
+// heldViews lists for how long something stood still for each reason, the
+// longest first.
+func heldViews(held map[rollout.Code]time.Duration) []control.HeldView {
+	out := make([]control.HeldView, 0, len(held))
+	for code, d := range held {
+		out = append(out, control.HeldView{Reason: code, For: rollout.Duration(d)})
+	}
+	slices.SortFunc(out, func(a, b control.HeldView) int {
+		return cmp.Or(cmp.Compare(b.For, a.For), cmp.Compare(a.Reason, b.Reason))
+	})
+	return out
+}
+
+// late is by how much a rollout ends, or ended, after the end that was planned
+// when its clock started: as far as it is known, or already true.
+func late(st rollout.Status, now time.Time) rollout.Duration {
+	ends := st.Ends
+	switch {
+	case st.PlannedEnd.IsZero():
+		return 0
+	case !st.Record.State.Live():
+		ends = st.Record.Changed
+	case ends.IsZero():
+		ends = now
+	}
+	return rollout.Duration(max(0, ends.Sub(st.PlannedEnd)))
 }
 
 func abortView(a rollout.Abort) *control.AbortView {
@@ -59,44 +88,6 @@ func roleViews(roles []rollout.RoleStatus) []control.RoleView {
 		}
 	}
 	return out
-}
-
-func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) {
-	var p rollout.Plan
-	var err error
-	id := q.ID
-	refused := ""
-	switch {
-	case q.Rollout != nil:
-		spec := *q.Rollout
-		if spec.Name == "" {
-			spec.Name = s.freeName(spec)
-		}
-		id = spec.Name
-		p, err = s.snap.PlanSpec(spec, s.leader.Seed, now)
-		w, _ := s.snap.Variable(spec.Variable) // nil where there is none
-		if no := s.snap.Admit(spec, w, nil); no != nil {
-			refused = no.Error()
-		}
-	default:
-		p, err = s.snap.Plan(id, now)
-	}
-	if err != nil {
-		return nil, err
-	}
-	v := control.PlanView{ID: id, Refused: refused, Starts: p.Starts, Ends: p.Ends, Target: p.Target, Roles: roleViews(p.Roles), Hosts: []control.PlanHost{}}
-	first, last := q.First, q.Last
-	if first <= 0 && last <= 0 || first+last > mostPlanned {
-		first, last = mostPlanned, 0
-	}
-	n := len(p.Hosts)
-	for i, h := range p.Hosts {
-		if i < first || i >= n-last {
-			v.Hosts = append(v.Hosts, control.PlanHost{Host: h.Host, Role: h.Role, Position: h.Position, Due: h.Due})
-		}
-	}
-	v.Omitted = n - len(v.Hosts)
-	return v, nil
 }
 
 func (s *scheduler) hostView(name rollout.Host) (control.HostView, error) {
@@ -119,12 +110,27 @@ func (s *scheduler) hostView(name rollout.Host) (control.HostView, error) {
 	} else {
 		v.Problems = append(v.Problems, "it has a document but never reported itself")
 	}
+	v.Pin = h.Pin
 	if d := h.Desired; d != nil {
 		v.Generation = d.Generation
 		maps.Copy(v.Desired, d.Values)
 		if h.Report != nil && h.Report.Generation > d.Generation {
 			v.Problems = append(v.Problems, fmt.Sprintf("it reports generation %d, but was told only %d", h.Report.Generation, d.Generation))
 		}
+		for _, n := range slices.Sorted(maps.Keys(d.Told)) {
+			if !d.Told[n].Pin || h.Pin != nil && !h.Pin.Values[n].IsZero() {
+				continue
+			}
+			if next := s.afterPin(name, n, time.Now()); next != "" {
+				v.Problems = append(v.Problems, next)
+			}
+		}
+	}
+	if h.Report != nil && h.Report.Held != "" {
+		v.Problems = append(v.Problems, "it changes nothing: "+h.Report.Held)
+	}
+	if s.problems[subjects.KindPin.Key(string(name))] != "" {
+		v.Problems = append(v.Problems, "its pin in the bucket was overwritten or deleted by hand; the last good one counts")
 	}
 	for _, x := range s.snap.Variables() {
 		if h.Drifted(x) {
@@ -209,6 +215,12 @@ func viewSize(v control.HostView) int {
 	}
 	for _, p := range v.Problems {
 		n += 2*len(p) + 4
+	}
+	if v.Pin != nil {
+		n += 200 + 2*len(v.Pin.Why)
+		for k, w := range v.Pin.Values {
+			n += len(k) + 2*len(w.Text()) + 8
+		}
 	}
 	return n
 }
