@@ -42,8 +42,9 @@ const (
 // Empty is the request of the verbs that take nothing.
 type Empty struct{}
 
-// ApplyRequest asks for documents to be made true, in the order given. All of
-// them are checked before the first is written; a fault in one refuses all.
+// ApplyRequest asks for documents to be made true, whatever order they stand
+// in: variables come first, then blackouts, pins, and rollouts. All of them are
+// checked before the first is written; a fault in one refuses all.
 type ApplyRequest struct {
 	Documents []Document `json:"documents"`
 	DryRun    bool       `json:"dryRun,omitempty"`
@@ -172,7 +173,8 @@ type RollbackRequest struct {
 type RolloutView struct {
 	ID       rollout.ID    `json:"id"`
 	Variable rollout.Name  `json:"variable"`
-	To       rollout.Value `json:"to"`
+	To       rollout.Value `json:"to,omitzero"`      // absent: it removes the variable, or takes it back to what each host had
+	Remove   bool          `json:"remove,omitempty"` // it takes the variable out of documents
 	State    rollout.State `json:"state"`
 	// Reason says why it is not moving, or why it ended; "" while it moves.
 	Reason     string       `json:"reason"`
