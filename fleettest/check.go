@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"time"
 
@@ -33,6 +34,14 @@ const (
 	Clock        Rule = "clock"         // a ramp's clock that ran faster than time, or while it was stopped
 	NotAudited   Rule = "not_audited"   // a change without its audit record
 	AuditedTwice Rule = "audited_twice" // two audit records of one change, or one of none
+
+	OutsideWindow Rule = "outside_window" // told outside the rollout's windows
+	InBlackout    Rule = "in_blackout"    // told in a blackout
+	PinMoved      Rule = "pin_moved"      // a pinned variable that a rollout tells, or a pin that tells another value
+	WrongBack     Rule = "wrong_back"     // a rollback that gives another value than the one before
+	TooSoon       Rule = "too_soon"       // told before the host had settled
+	Unstarted     Rule = "unstarted"      // begun before its start, its approvals, the rollout it waits for, or its canary allow it
+	ManyCanaries  Rule = "many_canaries"  // more hosts told before the ramp's clock than the canary has
 )
 
 // Violation is one place where a rule is broken.
@@ -60,6 +69,8 @@ type Checker struct {
 
 	hosts    map[rollout.Host]*seenHost
 	rollouts map[rollout.ID]*seenRollout
+	pins     map[rollout.Host]*rollout.Pin
+	closed   map[rollout.ID]*seenBlackout
 	watched  map[rollout.ID]watch
 	stopped  bool
 	led      subjects.Leader
@@ -75,12 +86,15 @@ type seenHost struct {
 	generation uint64
 	values     rollout.Document
 	told       map[rollout.Name]rollout.Told
+	before     rollout.Document           // each variable's value before it was last told
+	confirmed  map[rollout.Name]time.Time // since when the host runs what it was told
 }
 
 type seenRollout struct {
 	id       rollout.ID
 	record   *rollout.Record
 	where    rollout.Where
+	canary   rollout.Where
 	limits   []rollout.Where
 	abort    uint64
 	progress rollout.Progress
@@ -101,6 +115,7 @@ func NewChecker() *Checker {
 	return &Checker{
 		Renew: 5 * time.Second,
 		hosts: make(map[rollout.Host]*seenHost), rollouts: make(map[rollout.ID]*seenRollout),
+		pins: make(map[rollout.Host]*rollout.Pin), closed: make(map[rollout.ID]*seenBlackout),
 		watched: make(map[rollout.ID]watch), audited: make(map[uint64]string),
 	}
 }
@@ -172,10 +187,16 @@ func (c *Checker) violation(r Rule, m bus.Msg, format string, args ...any) {
 func (c *Checker) host(name rollout.Host) *seenHost {
 	h := c.hosts[name]
 	if h == nil {
-		h = &seenHost{told: make(map[rollout.Name]rollout.Told)}
+		h = new(seenHost)
+		h.forget()
 		c.hosts[name] = h
 	}
 	return h
+}
+
+func (h *seenHost) forget() {
+	h.report, h.values = nil, nil
+	h.told, h.before, h.confirmed = make(map[rollout.Name]rollout.Told), make(rollout.Document), make(map[rollout.Name]time.Time)
 }
 
 func (c *Checker) rollout(id rollout.ID) *seenRollout {
@@ -195,6 +216,14 @@ func (c *Checker) report(m bus.Msg) {
 	if r, err := subjects.Decode[rollout.Report](m.Data); err == nil {
 		h := c.host(name)
 		h.report, h.reported = r, m.Time
+		for variable, told := range h.told {
+			switch _, was := h.confirmed[variable]; {
+			case !h.confirms(variable, h.values[variable], told):
+				delete(h.confirmed, variable)
+			case !was:
+				h.confirmed[variable] = m.Time
+			}
+		}
 	}
 }
 
@@ -217,6 +246,10 @@ func (c *Checker) record(m bus.Msg) {
 		c.rollout(rollout.ID(name)).abort = m.Sequence
 	case subjects.KindStop:
 		c.stopped = !subjects.DecodeAbort(m.Header, m.Data, m.Sequence).Released
+	case subjects.KindPin:
+		c.pin(rollout.Host(name), m)
+	case subjects.KindBlackout:
+		c.blackout(rollout.ID(name), m)
 	case subjects.KindLeader:
 		if l, err := subjects.Decode[subjects.Leader](m.Data); err == nil {
 			c.led, c.ledAt = *l, m.Time
@@ -229,17 +262,33 @@ func (c *Checker) transition(r *seenRollout, m bus.Msg) {
 	if err != nil || m.Header.Get(subjects.HeaderTime) == "" {
 		return // put by hand
 	}
-	if r.record == nil {
-		r.where, err = rollout.ParseWhere(record.Spec.Where)
-		for _, l := range record.Spec.Limits {
-			w, lerr := rollout.ParseWhere(l.Where)
-			r.limits, err = append(r.limits, w), errors.Join(err, lerr)
-		}
-		if err != nil {
-			c.violation(Unexplained, m, "%s can't select hosts: %v", r.id, err)
-		}
+	old := r.record
+	if old == nil {
+		old = new(rollout.Record)
 	}
 	r.record = record
+	spec := &record.Spec
+	if r.where, err = rollout.ParseWhere(spec.Where); err == nil && spec.Canary != nil {
+		r.canary, err = rollout.ParseWhere(spec.Canary.Where)
+	}
+	r.limits = nil
+	for _, l := range spec.Limits {
+		w, lerr := rollout.ParseWhere(l.Where)
+		r.limits, err = append(r.limits, w), errors.Join(err, lerr)
+	}
+	if err != nil {
+		c.violation(Unexplained, m, "%s can't select hosts: %v", r.id, err)
+	}
+	if old.State == rollout.StatePending && record.State == rollout.StateRunning {
+		c.starts(r, m)
+	}
+	if old.Clock.IsZero() && !record.Clock.IsZero() {
+		c.clockStarts(r, m)
+	}
+	if was, is := length(old), length(record); was > 0 && was != is {
+		r.progress.Elapsed = time.Duration(float64(r.progress.Elapsed) / float64(was) * float64(is))
+		r.times = nil // it has another slope from now on
+	}
 }
 
 func (c *Checker) desired(name rollout.Host, m bus.Msg) {
@@ -263,7 +312,7 @@ func (c *Checker) desired(name rollout.Host, m bus.Msg) {
 		c.violation(Unexplained, m, "%s is told without actor or reason: %q, %q", name, change.Actor, change.Reason.Code)
 	}
 	if change.Decommissioned {
-		h.report, h.values, h.told = nil, nil, make(map[rollout.Name]rollout.Told)
+		h.forget()
 		for _, r := range c.rollouts {
 			delete(r.told, name)
 		}
@@ -273,12 +322,28 @@ func (c *Checker) desired(name rollout.Host, m bus.Msg) {
 		c.violation(AfterStop, m, "%s is told while everything is stopped", name)
 	}
 	c.oneChange(name, h, change, m)
-	before := h.told[change.Variable]
+	before := *h
 	h.values, h.told = change.Desired.Values, change.Desired.Told
 	switch change.Reason.Code {
-	case rollout.ByRamp, rollout.ByCatchUp, rollout.ByLayer:
-		c.tell(name, change, before, m)
+	case rollout.ByRamp, rollout.ByCatchUp, rollout.ByLayer, rollout.ByCanary, rollout.ByRollback:
+		c.tell(name, change, &before, m)
+		h.moved(change.Variable, before.values[change.Variable])
+	case rollout.ByPin:
+		c.pinned(name, change, m)
+		h.moved(change.Variable, before.values[change.Variable])
+	case rollout.ByRelease:
+		want := before.told[change.Variable]
+		want.Released = true
+		if have := h.told[change.Variable]; !reflect.DeepEqual(have, want) || h.values[change.Variable] != before.values[change.Variable] {
+			c.violation(Unexplained, m, "%s is released, and told %s %v beside", name, h.values[change.Variable], have)
+		}
 	}
+}
+
+// moved notes that a variable of the host was told, and what it was before.
+func (h *seenHost) moved(variable rollout.Name, before rollout.Value) {
+	h.before[variable] = before
+	delete(h.confirmed, variable)
 }
 
 // oneChange finds changes beyond the one that the message names. A host's
@@ -288,7 +353,7 @@ func (c *Checker) oneChange(name rollout.Host, h *seenHost, change *subjects.Cha
 		return
 	}
 	for v := range h.values {
-		if _, ok := change.Desired.Values[v]; !ok {
+		if _, ok := change.Desired.Values[v]; !ok && v != change.Variable {
 			c.violation(OneChange, m, "%s loses %s", name, v)
 		}
 	}
@@ -299,8 +364,8 @@ func (c *Checker) oneChange(name rollout.Host, h *seenHost, change *subjects.Cha
 	}
 }
 
-// tell checks a change that a rollout is behind.
-func (c *Checker) tell(name rollout.Host, change *subjects.Change, before rollout.Told, m bus.Msg) {
+// tell checks a change that a rollout is behind. The host is as it was before.
+func (c *Checker) tell(name rollout.Host, change *subjects.Change, h *seenHost, m bus.Msg) {
 	r := c.rollouts[change.Rollout]
 	if r == nil || r.record == nil {
 		c.violation(Unexplained, m, "%s is told by rollout %q, which isn't there", name, change.Rollout)
@@ -315,11 +380,19 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, before rollou
 	if r.told[name] {
 		c.violation(ToldTwice, m, "%s is told by %s again", name, r.id)
 	}
+	before := h.told[change.Variable]
 	if last := c.rollouts[before.Rollout]; last != nil && last.record != nil && last.record.Created.After(r.record.Created) {
 		c.violation(TakenBack, m, "%s is told by %s, and was told by the newer %s before", name, r.id, last.id)
 	}
-	if !change.Desired.Values[change.Variable].Matches(r.record.Spec.To) {
-		c.violation(Unexplained, m, "%s is told %s by %s, which moves it to %s", name, change.Desired.Values[change.Variable], r.id, r.record.Spec.To)
+	c.value(r, name, change, h, m)
+	c.calendar(r, name, h, m)
+	if p := c.pins[name]; p != nil && !p.Values[change.Variable].IsZero() {
+		c.violation(PinMoved, m, "%s is told %s by %s, and is pinned", name, change.Variable, r.id)
+	}
+	for variable, t := range h.told {
+		if settle := time.Duration(r.record.Spec.Settle); m.Time.Sub(t.Time) < settle-time.Millisecond {
+			c.violation(TooSoon, m, "%s is told by %s %s after %s was told; it settles for %s", name, r.id, m.Time.Sub(t.Time), variable, settle)
+		}
 	}
 	r.told[name] = true
 	t := c.tally(r, m.Time)
@@ -331,11 +404,43 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, before rollou
 	if g.told+g.had > g.target {
 		c.violation(OverTarget, m, "%s has told %d of role %s and %d had the value, the target is %d of %d", r.id, g.told, g.role, g.had, g.target, g.n)
 	}
+	if change.Desired.Told[change.Variable].Released {
+		return // a rollback doesn't wait for hosts that are offline
+	}
 	c.flight(r, g.role, t, m)
+	if change.Reason.Code == rollout.ByCanary {
+		c.canary(r, name, t, m)
+		return
+	}
+	if r.record.Clock.IsZero() {
+		c.violation(Unstarted, m, "%s is told by %s, whose ramp's clock hasn't started", name, r.id)
+	}
+	r.fresh = append(r.fresh, name)
+	if r.record.Advanced > 0 && t.told() <= r.record.Advanced*float64(t.target)+float64(len(t.keys)) {
+		return // an operator let it jump this far
+	}
 	r.times = append(r.times, m.Time)
 	r.most = max(r.most, t.target)
 	c.pace(r, m)
-	r.fresh = append(r.fresh, name)
+}
+
+// value checks what a rollout tells a host.
+func (c *Checker) value(r *seenRollout, name rollout.Host, change *subjects.Change, h *seenHost, m bus.Msg) {
+	rule, want := Unexplained, r.record.Spec.To
+	if r.record.Spec.Rollback != "" {
+		if rule = WrongBack; want.IsZero() {
+			want = h.before[change.Variable]
+		}
+		if by := h.told[change.Variable].Rollout; by != r.record.Spec.Rollback {
+			c.violation(WrongBack, m, "%s is taken back by %s, and was told by %q", name, r.id, by)
+		}
+	}
+	if have := change.Desired.Values[change.Variable]; !have.Matches(want) {
+		c.violation(rule, m, "%s is told %s by %s, which moves it to %s", name, have, r.id, want)
+	}
+	if change.Variable != r.record.Spec.Variable {
+		c.violation(Unexplained, m, "%s is told %s by %s, which moves %s", name, change.Variable, r.id, r.record.Spec.Variable)
+	}
 }
 
 func (c *Checker) flight(r *seenRollout, role rollout.Word, t tally, m bus.Msg) {
@@ -354,7 +459,11 @@ func (c *Checker) flight(r *seenRollout, role rollout.Word, t tally, m bus.Msg) 
 
 // pace checks every window that ends with the newest tell.
 func (c *Checker) pace(r *seenRollout, m bus.Msg) {
-	slope := float64(r.most) / float64(r.record.Spec.Ramp.Over)
+	steepest := steepest(&r.record.Spec.Ramp)
+	if math.IsInf(steepest, 1) {
+		return
+	}
+	slope := steepest * float64(r.most) / float64(length(r.record))
 	last := len(r.times) - 1
 	for i := last - 1; i >= 0; i-- {
 		window := r.times[last].Sub(r.times[i])
@@ -373,8 +482,9 @@ func (c *Checker) progress(r *seenRollout, m bus.Msg) {
 	ran := p.Elapsed - r.progress.Elapsed
 	switch {
 	case r.at.IsZero():
-	case r.progress.Running && ran > m.Time.Sub(r.at)+time.Millisecond:
-		c.violation(Clock, m, "the clock of %s went on by %s in %s", r.id, ran, m.Time.Sub(r.at))
+	case r.record != nil && r.record.Advanced > 0 && r.curve(p.Elapsed) <= r.record.Advanced+1e-6: // it jumped
+	case r.progress.Running && ran > c.open(r, r.at, m.Time)+time.Millisecond:
+		c.violation(Clock, m, "the clock of %s went on by %s in %s", r.id, ran, c.open(r, r.at, m.Time))
 	case !r.progress.Running && ran > time.Millisecond:
 		c.violation(Clock, m, "the clock of %s went on by %s while it was stopped", r.id, ran)
 	}
@@ -396,10 +506,6 @@ func (c *Checker) progress(r *seenRollout, m bus.Msg) {
 			c.violation(OffLine, m, "%s has told %d of role %s at %.2f%% of %d", r.id, g.told, g.role, 100*r.share(p.Elapsed), g.line)
 		}
 	}
-}
-
-func (r *seenRollout) share(elapsed time.Duration) float64 {
-	return math.Min(1, float64(elapsed)/float64(r.record.Spec.Ramp.Over))
 }
 
 // line compares a watched rollout with its straight line.
@@ -427,110 +533,4 @@ func (c *Checker) line(id rollout.ID, w watch, now time.Time) {
 	if math.Abs(off) > w.fleet+1e-6 {
 		c.violation(OffLine, bus.Msg{Time: now}, "%s is %+.2f hosts off its line at %.2f%%", id, off, 100*share)
 	}
-}
-
-// tally counts a rollout's hosts.
-type tally struct {
-	n, target, flight int
-	roles             map[rollout.Word]*roleTally
-	groups            map[groupKey]*groupTally
-	keys              []groupKey // sorted
-}
-
-type roleTally struct{ n, flight int }
-
-type groupKey struct {
-	role  rollout.Word
-	limit int // -1: none matches
-}
-
-type groupTally struct {
-	role                       rollout.Word
-	n, target, line, told, had int
-}
-
-func (c *Checker) group(r *seenRollout, name rollout.Host) groupKey {
-	h := c.host(name)
-	if h.report == nil {
-		return groupKey{}
-	}
-	key := groupKey{h.report.Role, -1}
-	for i, w := range r.limits {
-		if ok, err := w.Selects(name, h.report.Role, h.report.Labels); err == nil && ok {
-			key.limit = i
-			break
-		}
-	}
-	return key
-}
-
-// weekOff is when an unseen host certainly no longer counts.
-const weekOff = 8 * 24 * time.Hour
-
-func (c *Checker) tally(r *seenRollout, now time.Time) tally {
-	t := tally{roles: make(map[rollout.Word]*roleTally), groups: make(map[groupKey]*groupTally)}
-	variable := r.record.Spec.Variable
-	for name, h := range c.hosts {
-		if h.report == nil || !h.unseen.IsZero() && now.Sub(h.unseen) > weekOff {
-			continue
-		}
-		if ok, err := r.where.Selects(name, h.report.Role, h.report.Labels); err != nil || !ok {
-			continue
-		}
-		key := c.group(r, name)
-		g, x := t.groups[key], t.roles[key.role]
-		if x == nil {
-			x = new(roleTally)
-			t.roles[key.role] = x
-		}
-		if g == nil {
-			g = &groupTally{role: key.role}
-			t.groups[key] = g
-			t.keys = append(t.keys, key)
-		}
-		t.n++
-		x.n++
-		g.n++
-		told, ok := h.told[variable]
-		value := h.values[variable]
-		other := c.rollouts[told.Rollout]
-		switch {
-		case ok && told.Rollout == r.id:
-			g.told++
-			// It may have been off for nearly a week, and have been dropped already.
-			if doubtful := !h.unseen.IsZero() && now.Sub(h.unseen) > weekOff-2*24*time.Hour; !doubtful && !h.confirmed(variable, value, told) {
-				t.flight++
-				x.flight++
-			}
-		case ok && value.Matches(r.record.Spec.To),
-			ok && other != nil && other.record != nil && other.record.Created.After(r.record.Created):
-			g.had++
-		}
-	}
-	for key, g := range t.groups {
-		g.target = target(g.n, r.record.Spec, key.limit)
-		g.line = max(0, g.target-g.had)
-		t.target += g.target
-	}
-	slices.SortFunc(t.keys, func(a, b groupKey) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.limit, b.limit)) })
-	return t
-}
-
-func (h *seenHost) confirmed(variable rollout.Name, value rollout.Value, told rollout.Told) bool {
-	return h.report.Generation >= told.Generation && (told.File || value.Matches(h.report.Actual[variable]))
-}
-
-// target is how many of n hosts a rollout is to change: design.md §6.
-func target(n int, spec rollout.Spec, limit int) int {
-	percent := float64(cmp.Or(spec.Ramp.Percent, 100))
-	least, most := 0, n
-	if limit >= 0 {
-		l := spec.Limits[limit]
-		percent = cmp.Or(float64(l.Percent), percent)
-		least = l.AtLeast
-		if l.AtMost != nil {
-			most = *l.AtMost
-		}
-	}
-	return min(n, max(least, min(most, int(math.Round(percent*float64(n)/100)))))
 }

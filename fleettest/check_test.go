@@ -26,6 +26,8 @@ type history struct {
 	elapsed time.Duration
 }
 
+var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
 var (
 	oldValue, _ = rollout.StringValue("1.10.3")
 	newValue, _ = rollout.StringValue("1.12.3")
@@ -92,7 +94,7 @@ func (h *history) rollout(id rollout.ID, s rollout.State, change func(r *rollout
 			Name: id, Variable: image, To: newValue, Ramp: rollout.Ramp{Over: rollout.Duration(10 * time.Hour)},
 			InFlight: rollout.InFlight{Max: 100, PerRole: 100},
 		},
-		State: s, By: "alice", Author: "alice", Created: began, Changed: h.at, Salt: "x",
+		State: s, By: "alice", Author: "alice", Created: began, Changed: h.at, Clock: began, Salt: "x",
 	}
 	change(&r)
 	h.record = r

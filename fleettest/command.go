@@ -23,7 +23,8 @@ var commands map[string]command
 
 func init() {
 	commands = map[string]command{
-		"hosts": addHosts, "join": addHosts, "apply": apply, "start": startOrRelease,
+		"hosts": addHosts, "join": addHosts, "apply": apply, "delete": remove, "start": startOrRelease,
+		"approve": approve, "release": releaseHost, "rollback": rollBack, "pin": pin, "unpin": unpin, "as": as, "plan": plan, "at": moveTo,
 		"pause":  change(control.RolloutPause),
 		"cancel": change(control.RolloutCancel),
 		"resume": resume, "abort": abort, "stop": stop, "decommission": decommission,
@@ -112,7 +113,11 @@ func (s *script) value(variable rollout.Name, text string) (rollout.Value, error
 	return rollout.ParseValue(cmp.Or(s.types[variable], rollout.String), text)
 }
 
+// apply applies the documents below it, or makes a variable of a line.
 func apply(s *script, words []string) error {
+	if len(words) == 0 {
+		return applyDocuments(s)
+	}
 	plain, given := options(words)
 	name, err := rollout.ParseName(at(plain, 0))
 	if err != nil {
@@ -372,11 +377,20 @@ func (s *script) between(text string) (time.Duration, error) {
 // tick is the longest time between two checks.
 const tick = time.Hour
 
+// advance lets time pass, or a rollout go on faster.
 func advance(s *script, words []string) error {
+	if first := at(words, 0); first[0] < '0' || first[0] > '9' {
+		return advanceRollout(s, words)
+	}
 	d, err := s.between(at(words, 0))
 	if err != nil {
 		return err
 	}
+	return s.pass(d)
+}
+
+// pass lets time pass, and checks now and then.
+func (s *script) pass(d time.Duration) error {
 	for d > 0 && !s.T.Failed() {
 		time.Sleep(min(d, tick))
 		d -= tick
@@ -403,14 +417,20 @@ func checkAudit(s *script, _ []string) error {
 	return nil
 }
 
-// refuse carries out another command, which must be refused.
+// refuse carries out another command, which must be refused, with because= for
+// a reason that has this in it.
 func refuse(s *script, words []string) error {
+	because := ""
+	if text, ok := strings.CutPrefix(at(words, 0), "because="); ok {
+		because, words = text, words[1:]
+	}
 	f := commands[at(words, 0)]
 	if f == nil {
 		return fmt.Errorf("there is no command %q", at(words, 0))
 	}
 	err := f(s, words[1:])
-	if !errors.Is(err, rollout.ErrRefused) {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Code != control.Refused && e.Code != control.Usage || !strings.Contains(err.Error(), because) {
 		return fmt.Errorf("it isn't refused: %v", err)
 	}
 	s.trace.printf("    refused: %v\n", err)
@@ -436,10 +456,13 @@ func parseConditions(words []string) ([]condition, error) {
 	return out, nil
 }
 
-// holds compares; near is what ~ allows.
+// holds compares; near is what ~ allows. A text is near what it has in it.
 func (c condition) holds(have string, near float64) (bool, error) {
 	if c.op == "=" {
 		return have == c.want, nil
+	}
+	if c.op == "~" && strings.IndexAny(c.want, "0123456789") != 0 {
+		return strings.Contains(have, c.want), nil
 	}
 	quantity := func(s string) (float64, error) {
 		if f, err := strconv.ParseFloat(s, 64); err == nil {

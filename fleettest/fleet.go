@@ -45,6 +45,11 @@ type Options struct {
 	// Confirm is how long a host takes to enact, default 10 min. A light
 	// host takes half as long to half again as long.
 	Confirm time.Duration
+	// Exact says that a light host takes Confirm, and no less or more.
+	Exact bool
+	// At is when simulated time begins; default midnight UTC on 1 January 2000,
+	// and not before that.
+	At time.Time
 	// Agents says that hosts run the real agent, with one connection each.
 	Agents bool
 	// Consume says that the scheduler reads streams by bus.Consume, as in
@@ -73,12 +78,13 @@ type Fleet struct {
 	T       *testing.T
 	Options Options
 	Random  *rand.Rand
+	Began   time.Time // when simulated time began
 
 	dir     string
 	broker  *embedded
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	client  *control.Client
+	client  *control.Client // of the operator who asks now
 	sources *sources
 	echoes  *link // of the light hosts
 	faults  Faults
@@ -91,8 +97,7 @@ type Fleet struct {
 	Checker *Checker
 }
 
-// Run makes a fleet and gives it to f, inside a bubble of simulated time that
-// begins at midnight UTC on 1 January 2000. What the fleet did is checked once
+// Run makes a fleet and gives it to f, inside a bubble of simulated time. What the fleet did is checked once
 // more at the end. Tests that call Run can't be parallel.
 func Run(t *testing.T, o Options, f func(*Fleet)) {
 	t.Helper()
@@ -101,13 +106,15 @@ func Run(t *testing.T, o Options, f func(*Fleet)) {
 	runtime.GC()
 	runtime.GC()
 	accessUsers.Add(1)
-	accessTime.Store(began.UnixNano())
+	accessTime.Store(1) // it isn't the real time's
 	defer func() {
 		accessUsers.Add(-1)
 		accessTime.Store(0)
 	}()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(o.At))
+		accessTime.Store(time.Now().UnixNano())
 		fleet := start(t, dir, o.withDefaults())
 		defer fleet.close()
 		f(fleet)
@@ -120,7 +127,7 @@ func Run(t *testing.T, o Options, f func(*Fleet)) {
 func start(t *testing.T, dir string, o Options) *Fleet {
 	t.Helper()
 	f := &Fleet{
-		T: t, Options: o, dir: dir, broker: &embedded{dir: filepath.Join(dir, "broker")},
+		T: t, Options: o, Began: time.Now().UTC(), dir: dir, broker: &embedded{dir: filepath.Join(dir, "broker")},
 		Random: rand.New(rand.NewPCG(o.Seed, 3)), reals: make(map[rollout.Host]*real), Checker: NewChecker(),
 	}
 	f.Checker.Renew = o.Renew
@@ -373,6 +380,17 @@ func (f *Fleet) Echoes(x Faults) {
 	for _, r := range f.reals {
 		r.link.setFaults(x)
 	}
+}
+
+// As has f make its requests as another operator, until it returns.
+func (f *Fleet) As(actor rollout.ID, do func() error) error {
+	was := f.client
+	defer func() { f.client = was }()
+	var err error
+	if f.client, err = control.NewClient(f.nc, actor); err != nil {
+		return err
+	}
+	return do()
 }
 
 // Call makes a request of the operator's.

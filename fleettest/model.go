@@ -260,7 +260,16 @@ func (m *model) take(h *light, header subjects.Header, body []byte) {
 		h.report.Enact[name] = status
 	}
 	h.unsent = true
-	m.later(time.Duration((0.5+m.random.Float64())*float64(m.options.Confirm)), h, m.enact)
+	for name := range h.report.Enact {
+		if _, ok := c.Desired.Values[name]; !ok {
+			delete(h.report.Enact, name)
+		}
+	}
+	takes := m.options.Confirm
+	if !m.options.Exact {
+		takes = time.Duration((0.5 + m.random.Float64()) * float64(takes))
+	}
+	m.later(takes, h, m.enact)
 }
 
 // enact makes the document true, and says so.

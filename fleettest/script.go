@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
@@ -43,9 +44,11 @@ func RunScript(t *testing.T, path string, how ScriptOptions) {
 			o.Seed = uint64(seed) + 1
 			var out bytes.Buffer
 			Run(t, o, func(f *Fleet) {
-				s := &script{Fleet: f, path: filepath.Base(path), types: make(map[rollout.Name]rollout.Type)}
-				s.trace.on = head.trace
-				s.trace.out = &out
+				s := &script{
+					Fleet: f, path: filepath.Base(path), types: make(map[rollout.Name]rollout.Type),
+					plans: make(map[rollout.ID]control.PlanView),
+					trace: tracer{on: head.trace, out: &out, began: f.Began},
+				}
 				s.run(lines)
 			})
 			if head.trace && !t.Failed() {
@@ -93,12 +96,14 @@ type header struct {
 	trace       bool
 }
 
-// line is one command of a script, with the lines of its block if it has one.
+// line is one command of a script, with the lines that repeat repeats, or the
+// documents below it.
 type line struct {
-	number int
-	text   string
-	words  []string
-	block  []line
+	number    int
+	text      string
+	words     []string
+	block     []line
+	documents string
 }
 
 // parseScript reads a script: its header, and its commands.
@@ -106,9 +111,11 @@ func parseScript(text string) ([]line, header, error) {
 	head := header{seeds: 1}
 	var stack [][]line
 	var all []line
-	for i, text := range strings.Split(text, "\n") {
+	rows := strings.Split(text, "\n")
+	for i := 0; i < len(rows); i++ {
+		text, n := rows[i], i+1
 		fail := func(err error) ([]line, header, error) {
-			return nil, head, fmt.Errorf("line %d: %s: %w", i+1, strings.TrimSpace(text), err)
+			return nil, head, fmt.Errorf("line %d: %s: %w", n, strings.TrimSpace(text), err)
 		}
 		words, err := split(text)
 		if err != nil {
@@ -117,7 +124,12 @@ func parseScript(text string) ([]line, header, error) {
 		if len(words) == 0 {
 			continue
 		}
-		l := line{number: i + 1, text: strings.TrimSpace(text), words: words}
+		l := line{number: n, text: strings.TrimSpace(text), words: words}
+		if takesDocuments[words[len(words)-1]] {
+			var below int
+			l.documents, below = indented(rows[i+1:], indent(text))
+			i += below
+		}
 		switch words[0] {
 		case "fleet":
 			if len(all) > 0 || len(stack) > 0 {
@@ -151,6 +163,32 @@ func parseScript(text string) ([]line, header, error) {
 	return all, head, nil
 }
 
+// takesDocuments has the commands that, standing last in a line, take the
+// indented lines below as documents.
+var takesDocuments = map[string]bool{"apply": true, "plan": true}
+
+func indent(row string) int { return len(row) - len(strings.TrimLeft(row, " ")) }
+
+// indented gives the rows that stand deeper than above, with the first one's
+// indentation taken away, and how many they are.
+func indented(rows []string, above int) (text string, n int) {
+	var b strings.Builder
+	for most := 0; n < len(rows); n++ {
+		row := strings.TrimRight(rows[n], " \r")
+		switch {
+		case row == "":
+			b.WriteString("\n")
+			continue
+		case indent(row) <= above:
+			return b.String(), n
+		case most == 0:
+			most = indent(row)
+		}
+		b.WriteString(row[min(most, indent(row)):] + "\n")
+	}
+	return b.String(), n
+}
+
 // fleet reads the words of `fleet`.
 func (h *header) fleet(words []string) error {
 	durations := map[string]*time.Duration{
@@ -167,8 +205,12 @@ func (h *header) fleet(words []string) error {
 			h.options.Agents = true
 		case w == "consume":
 			h.options.Consume = true
+		case w == "exact":
+			h.options.Exact = true
 		case w == "trace":
 			h.trace = true
+		case key == "at":
+			h.options.At, err = readTime(value)
 		case key == "seeds":
 			h.seeds, err = strconv.Atoi(value)
 		case key == "more":
@@ -219,6 +261,15 @@ func split(text string) ([]string, error) {
 	return words, nil
 }
 
+// readTime reads 2027-03-28T01:30+01:00, with seconds or without.
+func readTime(s string) (time.Time, error) {
+	t, err := time.Parse("2006-01-02T15:04Z07:00", s)
+	if err != nil {
+		t, err = time.Parse(time.RFC3339, s)
+	}
+	return t, err
+}
+
 func duration(s string) (time.Duration, error) {
 	d, err := rollout.ParseDuration(s)
 	return time.Duration(d), err
@@ -230,8 +281,11 @@ type script struct {
 	path  string
 	line  int
 	types map[rollout.Name]rollout.Type
-	hosts int // so many were named
+	plans map[rollout.ID]control.PlanView // as they were when the script asked
+	hosts int                             // so many were named
 	trace tracer
+
+	documents string // below the command that runs
 }
 
 func (s *script) run(lines []line) {
@@ -248,11 +302,12 @@ func (s *script) run(lines []line) {
 			}
 			continue
 		}
-		s.trace.command(l.text)
+		s.trace.command(l)
+		s.documents = l.documents
 		err := commands[l.words[0]](s, l.words[1:])
 		s.check()
 		if err != nil {
-			s.T.Fatalf("%s:%d (%s): %s: %v", s.path, l.number, since(time.Now()), l.text, err)
+			s.T.Fatalf("%s:%d (%s): %s: %v", s.path, l.number, since(s.Began, time.Now()), l.text, err)
 		}
 		if s.T.Failed() {
 			s.T.FailNow()
@@ -275,15 +330,12 @@ func (s *script) fault(all []Violation) {
 			s.T.Errorf("%s:%d: and %d more violations", s.path, s.line, len(all)-i)
 			return
 		}
-		s.T.Errorf("%s:%d (%s): %s", s.path, s.line, since(time.Now()), v)
+		s.T.Errorf("%s:%d (%s): %s", s.path, s.line, since(s.Began, time.Now()), v)
 	}
 }
 
-// began is when simulated time begins.
-var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// since gives a time as days, hours and minutes of simulated time.
-func since(t time.Time) string {
+// since gives a time as days, hours and minutes from when a fleet began.
+func since(began, t time.Time) string {
 	m := int(t.Sub(began) / time.Minute)
 	return fmt.Sprintf("%dd%02d:%02d", m/(24*60), m/60%24, m%60)
 }

@@ -15,12 +15,18 @@ import (
 // tracer writes what happens in a fleet, as people would tell it: the script's
 // commands, and below each what came of it.
 type tracer struct {
-	on   bool
-	out  io.Writer
-	hold map[string]rollout.Code // by rollout
+	on    bool
+	out   io.Writer
+	began time.Time
+	hold  map[string]rollout.Code // by rollout
 }
 
-func (t *tracer) command(text string) { t.printf("%s\n", text) }
+func (t *tracer) command(l line) {
+	t.printf("%s\n", l.text)
+	for row := range strings.Lines(l.documents) {
+		t.printf("  %s", row)
+	}
+}
 
 func (t *tracer) printf(format string, args ...any) {
 	if t.on {
@@ -48,7 +54,7 @@ func (t *tracer) records(all []bus.Msg) {
 		if what == "" {
 			continue
 		}
-		what = since(m.Time.Add(time.Second/2)) + "  " + what
+		what = since(t.began, m.Time.Add(time.Second/2)) + "  " + what
 		if what != last {
 			flush()
 		}
@@ -98,8 +104,11 @@ func (t *tracer) record(m bus.Msg) string {
 			return "stop is released: " + a.Why
 		}
 		return fmt.Sprintf("%s: %s", kind.Key(name), a.Why)
-	case subjects.KindVariable:
-		return fmt.Sprintf("variable %s: %s", name, m.Data)
+	case subjects.KindVariable, subjects.KindBlackout, subjects.KindPin:
+		if m.Header.Deleted() {
+			return kind.Key(name) + " is deleted"
+		}
+		return fmt.Sprintf("%s %s: %s", kind, name, m.Data)
 	}
 	return ""
 }
