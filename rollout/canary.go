@@ -7,14 +7,23 @@ import (
 	"time"
 )
 
-// startClock is the step that lets the ramp's clock start: now, or when the
-// calendar opened if that was a moment ago.
+// startClock is the step that lets the ramp's clock start: now, or when that
+// which it waited for had come, if a scheduler took no more than a moment to
+// notice (see reopened).
 func (s *Snapshot) startClock(c *cohort, r Record, now time.Time, cal *calendar) Step {
 	r.Clock = now
-	if !cal.always() {
-		if opened := cal.at(now).from; now.Sub(opened) <= s.charge {
-			r.Clock = opened
+	var due time.Time
+	switch c.progress.Hold.Code {
+	case OutsideWindow, InBlackout:
+		due = cal.at(now).from
+	case NotStarted:
+		due = r.Spec.Start
+		if from := cal.at(now).from; from.After(due) {
+			due = from
 		}
+	}
+	if due.After(c.progress.At) && now.Sub(due) <= s.charge {
+		r.Clock = due
 	}
 	r.Length = openLength(&r.Spec, r.Clock)
 	r.Planned = r.ends(cal, r.Clock, r.Length).UTC()
