@@ -266,6 +266,16 @@ func (c *Checker) transition(r *seenRollout, m bus.Msg) {
 	if old == nil {
 		old = new(rollout.Record)
 	}
+	changed := r.record != nil && !reflect.DeepEqual(old.Spec.Windows, record.Spec.Windows)
+	if was, is := length(old), length(record); was > 0 && (changed || was != is) {
+		// Up to now its clock went by what the record was.
+		if r.progress.Running {
+			r.progress.Elapsed += c.open(r, r.at, m.Time)
+			r.at = m.Time
+		}
+		r.progress.Elapsed = time.Duration(float64(r.progress.Elapsed) / float64(was) * float64(is))
+		r.times = nil // it has another slope from now on
+	}
 	r.record = record
 	spec := &record.Spec
 	if r.where, err = rollout.ParseWhere(spec.Where); err == nil && spec.Canary != nil {
@@ -284,10 +294,6 @@ func (c *Checker) transition(r *seenRollout, m bus.Msg) {
 	}
 	if old.Clock.IsZero() && !record.Clock.IsZero() {
 		c.clockStarts(r, m)
-	}
-	if was, is := length(old), length(record); was > 0 && was != is {
-		r.progress.Elapsed = time.Duration(float64(r.progress.Elapsed) / float64(was) * float64(is))
-		r.times = nil // it has another slope from now on
 	}
 }
 
@@ -340,8 +346,12 @@ func (c *Checker) desired(name rollout.Host, m bus.Msg) {
 	}
 }
 
-// moved notes that a variable of the host was told, and what it was before.
+// moved notes that a variable of the host was told, and what it was before: one
+// that it wasn't told then is what it ran.
 func (h *seenHost) moved(variable rollout.Name, before rollout.Value) {
+	if before.IsZero() && h.report != nil {
+		before = h.report.Actual[variable]
+	}
 	h.before[variable] = before
 	delete(h.confirmed, variable)
 }
@@ -377,11 +387,14 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, h *seenHost, 
 	if r.abort > r.record.Acknowledged {
 		c.violation(AfterAbort, m, "%s is told by %s after its abort %d", name, r.id, r.abort)
 	}
-	if r.told[name] {
+	before := h.told[change.Variable]
+	last := c.rollouts[before.Rollout]
+	// A rollback that was cancelled has taken hosts back, and its original goes on.
+	again := last != nil && last.record != nil && last.record.Spec.Rollback == r.id && last.record.State == rollout.StateCancelled
+	if r.told[name] && !again {
 		c.violation(ToldTwice, m, "%s is told by %s again", name, r.id)
 	}
-	before := h.told[change.Variable]
-	if last := c.rollouts[before.Rollout]; last != nil && last.record != nil && last.record.Created.After(r.record.Created) {
+	if !again && last != nil && last.record != nil && last.record.Created.After(r.record.Created) {
 		c.violation(TakenBack, m, "%s is told by %s, and was told by the newer %s before", name, r.id, last.id)
 	}
 	c.value(r, name, change, h, m)
@@ -397,7 +410,7 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, h *seenHost, 
 	r.told[name] = true
 	t := c.tally(r, m.Time)
 	g := t.groups[c.group(r, name)]
-	if g == nil {
+	if g == nil || !r.selects(name, c.host(name)) {
 		c.violation(OverTarget, m, "%s is told by %s, which doesn't select it", name, r.id)
 		return
 	}
@@ -479,16 +492,22 @@ func (c *Checker) progress(r *seenRollout, m bus.Msg) {
 	if err != nil || m.Header.Get(subjects.HeaderTime) == "" {
 		return // put by hand
 	}
+	at := m.Time
+	if !p.At.IsZero() {
+		at = p.At // a step that steers leaves the progress as it was
+	}
 	ran := p.Elapsed - r.progress.Elapsed
 	switch {
+	case at.After(m.Time):
+		c.violation(Clock, m, "the progress of %s is of %s, in the future", r.id, at)
 	case r.at.IsZero():
 	case r.record != nil && r.record.Advanced > 0 && r.curve(p.Elapsed) <= r.record.Advanced+1e-6: // it jumped
-	case r.progress.Running && ran > c.open(r, r.at, m.Time)+time.Millisecond:
-		c.violation(Clock, m, "the clock of %s went on by %s in %s", r.id, ran, c.open(r, r.at, m.Time))
+	case r.progress.Running && ran > c.open(r, r.at, at)+time.Millisecond:
+		c.violation(Clock, m, "the clock of %s went on by %s in %s", r.id, ran, c.open(r, r.at, at))
 	case !r.progress.Running && ran > time.Millisecond:
 		c.violation(Clock, m, "the clock of %s went on by %s while it was stopped", r.id, ran)
 	}
-	r.progress, r.at = *p, m.Time
+	r.progress, r.at = *p, at
 	fresh := r.fresh
 	r.fresh = nil
 	if len(fresh) == 0 || r.record.State != rollout.StateRunning {

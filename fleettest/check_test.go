@@ -169,6 +169,108 @@ func TestCheckerAcceptsGoodHistories(t *testing.T) {
 	}
 }
 
+func clock(text string) rollout.TimeOfDay {
+	t, err := rollout.ParseTimeOfDay(text)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func (h *history) blackout(b rollout.Blackout) {
+	b.Name = "dark"
+	h.put(subjects.KindBlackout, "dark", h.own(), b)
+}
+
+func (h *history) pin(name rollout.Host, v rollout.Value) {
+	h.put(subjects.KindPin, string(name), h.own(), rollout.Pin{Host: name, Values: rollout.Document{image: v}})
+}
+
+// back has the host told by a rollback of up.
+func (h *history) back(name rollout.Host, v rollout.Value) {
+	h.rollout("up-rollback", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Rollback, r.Spec.To, r.Created = "up", rollout.Value{}, h.at })
+	h.tell(name, func(c *subjects.Change) {
+		c.Rollout, c.Reason.Code = "up-rollback", rollout.ByRollback
+		c.Desired.Values[image] = v
+		c.Desired.Told[image] = rollout.Told{Rollout: c.Rollout, Generation: c.Desired.Generation, Time: h.at}
+	})
+}
+
+// canary puts up back to before its clock starts.
+func (h *history) canary(canary rollout.Canary) {
+	h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Canary, r.Clock = &canary, time.Time{} })
+}
+
+// first tells a host as a canary.
+func (h *history) first(name rollout.Host) {
+	h.tell(name, func(c *subjects.Change) { c.Reason.Code = rollout.ByCanary })
+}
+
+// TestCheckerAcceptsSteering has nothing wrong with it: a canary that bakes, a
+// pin that comes and goes, a blackout, a release and a rollback.
+func TestCheckerAcceptsSteering(t *testing.T) {
+	h := newHistory(t)
+	bake := rollout.Canary{PerRole: 1, Bake: rollout.Duration(time.Hour)}
+	h.canary(bake)
+	h.first("h1")
+	h.pass(time.Minute)
+	h.report("h1", newValue, 2)
+	h.pass(time.Hour)
+	h.elapsed = 0
+	h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Canary, r.Clock = &bake, h.at })
+	h.progress("up", true)
+	h.pin("h2", oldValue)
+	h.tell("h2", func(c *subjects.Change) {
+		c.Rollout, c.Reason.Code, c.Desired.Values[image] = "", rollout.ByPin, oldValue
+		c.Desired.Told[image] = rollout.Told{Generation: c.Desired.Generation, Time: h.at, Pin: true}
+	})
+	h.pass(5 * time.Hour)
+	h.step("h3")
+	h.put(subjects.KindPin, "h2", subjects.Header{"KV-Operation": {"DEL"}}, []byte{})
+	h.step("h2")
+	h.plain("h4")
+	h.tell("h4", func(c *subjects.Change) {
+		c.Reason.Code, c.Desired.Told[image] = rollout.ByRelease, h.docs["h4"].Told[image]
+		told := c.Desired.Told[image]
+		told.Released = true
+		c.Desired.Told[image] = told
+	})
+	h.progress("up", true)
+	h.blackout(rollout.Blackout{From: h.at, Until: h.at.Add(time.Hour)})
+	h.progress("up", false)
+	h.back("h3", oldValue)
+	for _, v := range NewChecker().Take(h.bucket, h.reports, h.at) {
+		t.Error(v)
+	}
+}
+
+// TestCheckerReadsCalendars has rules by the clock on the wall, in the nights in
+// which it is changed too.
+func TestCheckerReadsCalendars(t *testing.T) {
+	night := rollout.Rule{From: clock("22:00"), To: clock("02:30"), Zone: "Europe/Stockholm", Days: []rollout.Weekday{"sat"}}
+	last := rollout.Rule{MonthDays: []rollout.MonthDays{{First: -2, Last: -1}}, Months: []rollout.Month{"feb"}}
+	for _, tt := range []struct {
+		rule rollout.Rule
+		at   string
+		want bool
+	}{
+		{night, "2027-03-27T21:59+01:00", false}, {night, "2027-03-27T22:00+01:00", true},
+		{night, "2027-03-28T01:59+01:00", true}, {night, "2027-03-28T03:00+02:00", false},
+		{night, "2027-03-28T22:30+02:00", false}, {night, "2027-10-31T02:29+02:00", true},
+		{night, "2027-10-31T02:31+02:00", false}, {night, "2027-10-31T02:29+01:00", true},
+		{last, "2028-02-27T23:59Z", false}, {last, "2028-02-28T00:00Z", true}, {last, "2028-02-29T12:00Z", true},
+		{last, "2028-03-01T00:00Z", false}, {last, "2028-01-31T00:00Z", false},
+	} {
+		at, err := readTime(tt.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have := shows(&tt.rule, at); have != tt.want {
+			t.Errorf("%+v at %s: %v", tt.rule, tt.at, have)
+		}
+	}
+}
+
 // TestCheckerSeesBadHistories seeds each violation and wants it found.
 func TestCheckerSeesBadHistories(t *testing.T) {
 	tests := map[string]struct {
@@ -256,9 +358,95 @@ func TestCheckerSeesBadHistories(t *testing.T) {
 		}},
 		"a clock that runs ahead":            {Clock, func(h *history) { h.elapsed += time.Hour; h.progress("up", true) }},
 		"a clock that runs while it stopped": {Clock, func(h *history) { h.progress("up", false); h.pass(time.Hour); h.progress("up", false) }},
-		"a change that isn't audited":        {NotAudited, func(h *history) { h.step("h1"); h.audit = h.audit[:len(h.audit)-1] }},
-		"an audit record with another body":  {NotAudited, func(h *history) { h.step("h1"); h.audit[len(h.audit)-1].Data = []byte("{}") }},
-		"a change audited twice":             {AuditedTwice, func(h *history) { h.step("h1"); h.audit = append(h.audit, h.audit[len(h.audit)-1]) }},
+		"told outside a window": {OutsideWindow, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) {
+				r.Spec.Windows = []rollout.Rule{{From: clock("22:00"), To: clock("01:00"), Zone: "Europe/Stockholm"}}
+			})
+			h.plain("h1") // 02:00 in Stockholm
+		}},
+		"told in a blackout": {InBlackout, func(h *history) { h.blackout(rollout.Blackout{From: h.at, Until: h.at.Add(1)}); h.plain("h1") }},
+		"told in a blackout of its role": {InBlackout, func(h *history) {
+			h.blackout(rollout.Blackout{Every: []rollout.Rule{{Days: []rollout.Weekday{"sat"}}}, Where: "role == 'web'"})
+			h.plain("h1")
+		}},
+		"a clock that runs in a blackout": {Clock, func(h *history) {
+			h.progress("up", true)
+			h.blackout(rollout.Blackout{From: h.at, Until: h.at.Add(time.Hour)})
+			h.pass(time.Hour)
+			h.progress("up", true)
+		}},
+		"a pinned host moved": {PinMoved, func(h *history) { h.pin("h1", oldValue); h.plain("h1") }},
+		"a pin that tells another value": {PinMoved, func(h *history) {
+			h.pin("h1", oldValue)
+			h.tell("h1", func(c *subjects.Change) { c.Rollout, c.Reason.Code = "", rollout.ByPin })
+		}},
+		"a rollback to another value":              {WrongBack, func(h *history) { h.step("h1"); h.back("h1", newValue) }},
+		"a rollback of a host that it isn't about": {WrongBack, func(h *history) { h.step("h1"); h.back("h2", oldValue) }},
+		"a release that tells something": {Unexplained, func(h *history) {
+			h.plain("h1")
+			h.tell("h1", func(c *subjects.Change) {
+				c.Reason.Code = rollout.ByRelease
+				c.Desired.Values[image] = oldValue
+			})
+		}},
+		"a host that hasn't settled": {TooSoon, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Settle = rollout.Duration(2 * time.Hour) })
+			h.plain("h1")
+		}},
+		"an excluded host": {OverTarget, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Exclude = []rollout.Host{"h1"} })
+			h.plain("h1")
+		}},
+		"started too early": {Unstarted, func(h *history) {
+			h.rollout("on", rollout.StatePending, func(*rollout.Record) {})
+			h.rollout("on", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Start = h.at.Add(time.Minute) })
+		}},
+		"started before another": {Unstarted, func(h *history) {
+			h.rollout("on", rollout.StatePending, func(*rollout.Record) {})
+			h.rollout("on", rollout.StateRunning, func(r *rollout.Record) { r.Spec.After = "up" })
+		}},
+		"approved by its author": {Unstarted, func(h *history) {
+			h.rollout("on", rollout.StatePending, func(*rollout.Record) {})
+			h.rollout("on", rollout.StateRunning, func(r *rollout.Record) {
+				r.Spec.Approvals, r.Approvals = 1, []rollout.Approval{{By: "alice"}}
+			})
+		}},
+		"told before the canary":       {Unstarted, func(h *history) { h.canary(rollout.Canary{Hosts: 1}); h.plain("h1") }},
+		"more canaries than there are": {ManyCanaries, func(h *history) { h.canary(rollout.Canary{PerRole: 1}); h.first("h1"); h.first("h2") }},
+		"a canary that isn't one":      {ManyCanaries, func(h *history) { h.canary(rollout.Canary{Where: "host == 'h2'"}); h.first("h1") }},
+		"a canary of none":             {ManyCanaries, func(h *history) { h.first("h1") }},
+		"a canary that hasn't confirmed": {Unstarted, func(h *history) {
+			h.canary(rollout.Canary{Hosts: 1})
+			h.first("h1")
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Canary = &rollout.Canary{Hosts: 1} })
+		}},
+		"a canary that hasn't baked": {Unstarted, func(h *history) {
+			bake := rollout.Canary{Hosts: 1, Bake: rollout.Duration(time.Hour)}
+			h.canary(bake)
+			h.first("h1")
+			h.pass(time.Minute)
+			h.report("h1", newValue, 2)
+			h.pass(time.Minute)
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Canary = &bake })
+		}},
+		"a wave before its approval": {OffLine, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) {
+				r.Spec.Ramp = rollout.Ramp{Shape: rollout.Waves, Waves: []rollout.Wave{{Percent: 10, Hold: rollout.Duration(time.Hour)}, {Percent: 100, Approval: true}}}
+			})
+			for i := range 3 {
+				h.plain(host(i))
+			}
+			h.progress("up", true)
+		}},
+		"ahead of a slow start": {OffLine, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Ramp.Shape, r.Spec.Ramp.Growth = rollout.Exponential, 1000 })
+			h.plain("h1")
+			h.plain("h2")
+			h.progress("up", true)
+		}},
+		"a change that isn't audited":       {NotAudited, func(h *history) { h.step("h1"); h.audit = h.audit[:len(h.audit)-1] }},
+		"an audit record with another body": {NotAudited, func(h *history) { h.step("h1"); h.audit[len(h.audit)-1].Data = []byte("{}") }},
+		"a change audited twice":            {AuditedTwice, func(h *history) { h.step("h1"); h.audit = append(h.audit, h.audit[len(h.audit)-1]) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -300,6 +488,7 @@ func TestScriptsAreStrict(t *testing.T) {
 		"repeat 3\n  stop why": "no end",
 		"end":                  "no repeat",
 		`pause up "because`:    `a " is missing`,
+		"fleet at=tomorrow":    "cannot parse",
 	} {
 		if _, _, err := parseScript(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
@@ -308,6 +497,20 @@ func TestScriptsAreStrict(t *testing.T) {
 	lines, head, err := parseScript("fleet seeds=3 renew=10m trace # comment\n\nrepeat 2\n  stop \"a b\"\nend\nadvance 1h")
 	if err != nil || head.seeds != 3 || head.options.Renew != 10*time.Minute || !head.trace || len(lines) != 2 || len(lines[0].block) != 1 || lines[0].block[0].words[1] != "a b" {
 		t.Errorf("%+v, %+v, %v", lines, head, err)
+	}
+}
+
+func TestDocumentsStandIndented(t *testing.T) {
+	text := "repeat 2\n  refuse because=x apply\n    kind: Rollout\n    ramp:\n\n      over: 1d # not a command\n    ---\n    kind: Pin\n  advance 1h\nend\napply\n  a: b\n"
+	lines, _, err := parseScript(text)
+	if err != nil || len(lines) != 2 || len(lines[0].block) != 2 {
+		t.Fatalf("%+v, %v", lines, err)
+	}
+	if have, want := lines[0].block[0].documents, "kind: Rollout\nramp:\n\n  over: 1d # not a command\n---\nkind: Pin\n"; have != want {
+		t.Errorf("%q, want %q", have, want)
+	}
+	if have := lines[1].documents; have != "a: b\n\n" {
+		t.Errorf("%q at the end", have)
 	}
 }
 
@@ -320,6 +523,7 @@ func TestConditions(t *testing.T) {
 		{"told=3", "3", true}, {"told~150", "152", true}, {"told~150", "153", false},
 		{"told<=5", "5", true}, {"told<=5", "6", false}, {"told>=5", "4", false},
 		{"elapsed~3d", "2d23h", true}, {"elapsed~3d", "2d21h", false}, {"ends>=1w", "8d", true},
+		{"says~web", "1 of role web", true}, {"says~db", "1 of role web", false},
 	} {
 		c, err := parseConditions([]string{tt.condition})
 		if err != nil {

@@ -429,8 +429,10 @@ func refuse(s *script, words []string) error {
 		return fmt.Errorf("there is no command %q", at(words, 0))
 	}
 	err := f(s, words[1:])
-	e, ok := errors.AsType[*control.Error](err)
-	if !ok || e.Code != control.Refused && e.Code != control.Usage || !strings.Contains(err.Error(), because) {
+	e, answered := errors.AsType[*control.Error](err)
+	_, wrong := errors.AsType[*control.LocatedError](err)
+	wrong = wrong || answered && (e.Code == control.Refused || e.Code == control.Usage || e.Code == control.NotFound)
+	if !wrong || !strings.Contains(err.Error(), because) {
 		return fmt.Errorf("it isn't refused: %v", err)
 	}
 	s.trace.printf("    refused: %v\n", err)

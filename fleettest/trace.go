@@ -77,6 +77,8 @@ func (t *tracer) record(m bus.Msg) string {
 			return fmt.Sprintf("%s: put by hand: %q", name, m.Data)
 		case c.Decommissioned:
 			return fmt.Sprintf("%s is decommissioned by %s", name, c.Actor)
+		case c.Reason.Code == rollout.ByPin:
+			return fmt.Sprintf("%s gets %s: %s", name, m.Data, c.Reason)
 		case c.Rollout == "":
 			// Which of them come first at one instant is nobody's business.
 			return fmt.Sprintf("%%d hosts get %s: %s", m.Data, c.Reason)
