@@ -200,7 +200,7 @@ func (s *script) blackout(name rollout.ID) (map[string]string, error) {
 func (s *script) planned(id rollout.ID) (map[string]string, error) {
 	v, asked := s.plans[id]
 	if !asked {
-		if err := s.Call(control.RolloutPlan, control.PlanRequest{ID: id}, &v); err != nil {
+		if err := s.Call(control.RolloutPlan, control.PlanRequest{ID: id}, &v.PlanView); err != nil {
 			return nil, err
 		}
 	}
@@ -249,7 +249,7 @@ func (s *script) tells(id rollout.ID) []*subjects.Change {
 }
 
 // toldAsPlanned compares the plan that a script asked for with when hosts were
-// told, to the second.
+// told since, to the second.
 func (s *script) toldAsPlanned(id rollout.ID) error {
 	v, asked := s.plans[id]
 	if !asked {
@@ -257,7 +257,9 @@ func (s *script) toldAsPlanned(id rollout.ID) error {
 	}
 	told := make(map[rollout.Host]time.Time)
 	for _, c := range s.tells(id) {
-		told[c.Host] = c.Time
+		if !c.Time.Before(v.asked) {
+			told[c.Host] = c.Time
+		}
 	}
 	var faults []error
 	for _, h := range v.Hosts {

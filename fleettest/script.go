@@ -46,7 +46,7 @@ func RunScript(t *testing.T, path string, how ScriptOptions) {
 			Run(t, o, func(f *Fleet) {
 				s := &script{
 					Fleet: f, path: filepath.Base(path), types: make(map[rollout.Name]rollout.Type),
-					plans: make(map[rollout.ID]control.PlanView),
+					plans: make(map[rollout.ID]plannedAt),
 					trace: tracer{on: head.trace, out: &out, began: f.Began},
 				}
 				s.run(lines)
@@ -275,14 +275,20 @@ func duration(s string) (time.Duration, error) {
 	return time.Duration(d), err
 }
 
+// plannedAt is a plan, as it was when the script asked for it.
+type plannedAt struct {
+	control.PlanView
+	asked time.Time
+}
+
 // script is a script that runs.
 type script struct {
 	*Fleet
 	path  string
 	line  int
 	types map[rollout.Name]rollout.Type
-	plans map[rollout.ID]control.PlanView // as they were when the script asked
-	hosts int                             // so many were named
+	plans map[rollout.ID]plannedAt
+	hosts int // so many were named
 	trace tracer
 
 	documents string // below the command that runs

@@ -176,8 +176,8 @@ func plan(s *script, words []string) error {
 		}
 		id = q.Rollout.Name
 	}
-	var v control.PlanView
-	err = errors.Join(nothingLeft(given), s.Call(control.RolloutPlan, q, &v))
-	s.plans[id] = v
+	p := plannedAt{asked: time.Now()}
+	err = errors.Join(nothingLeft(given), s.Call(control.RolloutPlan, q, &p.PlanView))
+	s.plans[id] = p
 	return err
 }
