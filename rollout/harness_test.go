@@ -34,15 +34,24 @@ type fleet struct {
 	events []event // of agents, by time
 	facts  []fact  // everything that the mirror was given, for the replay
 	check  checker
+	bend   bend // of a test of the checker
+	wake   time.Time
 
-	latency func() time.Duration // of a host, from told to confirmed
+	latency    func() time.Duration // of a host, from told to confirmed
+	renewEvery time.Duration        // how often the lease is renewed; at most twice of it is charged
 }
 
-const (
-	renewEvery = 5 * time.Second
-	chargeMost = 2 * renewEvery
-	fleetSeed  = "seed"
-)
+// bend is a fault that is put between the store and the scheduler, to see
+// whether the checker finds it. Its functions may be nil.
+type bend struct {
+	record   func(*Record) // as the mirror hears it
+	pin      func(*Pin) *Pin
+	blackout func(*Blackout) *Blackout
+	decision func(*Decision)
+	unfenced bool // the broker refuses nothing, and the mirror hears no abort and no stop
+}
+
+const fleetSeed = "seed"
 
 // store is what the broker holds.
 type store struct {
@@ -59,7 +68,12 @@ type store struct {
 	aborts    map[ID]Abort
 	stop      Abort
 	behind    bool
+	pins      map[Host]Pin
+	blackouts map[ID]Blackout
 	led       time.Duration
+
+	selections map[selection]bool // known answers: see matches
+	keys       map[[2]string]uint64
 }
 
 // agent is how a host behaves.
@@ -76,24 +90,28 @@ type event struct {
 // fact is one Put, or one decision.
 type fact struct {
 	put      func(*Snapshot)
-	snapshot bool      // a new leader's: begins with an empty snapshot
+	snapshot bool // a new leader's: begins with an empty snapshot
+	charge   time.Duration
 	at       time.Time // of a decision
 	decision []byte
 }
 
 var epoch = time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)
 
-func newFleet(fail func(string, ...any)) *fleet {
+func newFleet(fail func(string, ...any)) *fleet { return newFleetAt(fail, epoch, 5*time.Second) }
+
+func newFleetAt(fail func(string, ...any), now time.Time, renewEvery time.Duration) *fleet {
 	f := &fleet{
-		fail: fail, rng: rand.New(rand.NewPCG(1, 2)), now: epoch,
+		fail: fail, rng: rand.New(rand.NewPCG(1, 2)), now: now, renewEvery: renewEvery,
 		store: store{
 			rollouts: map[ID]Record{}, progress: map[ID]Progress{}, desired: map[Host]Desired{}, marker: map[Host]uint64{}, out: map[Host]bool{}, damaged: map[Host]bool{},
 			variables: map[Name]Variable{}, reports: map[Host]Report{}, presence: map[Host]Presence{}, aborts: map[ID]Abort{},
+			pins: map[Host]Pin{}, blackouts: map[ID]Blackout{}, selections: map[selection]bool{}, keys: map[[2]string]uint64{},
 		},
 		agents: map[Host]*agent{},
 	}
 	f.latency = func() time.Duration { return 0 }
-	f.check.clocks = map[ID]clockSeen{}
+	f.check = newChecker()
 	f.lead()
 	return f
 }
@@ -135,8 +153,8 @@ func (f *fleet) next() uint64 { f.sequence++; return f.sequence }
 // lead makes a new leader, which reads the store and takes the lease.
 func (f *fleet) lead() {
 	f.leading, f.inflight = true, nil
-	f.snap = NewSnapshot(chargeMost)
-	f.facts = append(f.facts, fact{snapshot: true})
+	f.snap = NewSnapshot(2 * f.renewEvery)
+	f.facts = append(f.facts, fact{snapshot: true, charge: 2 * f.renewEvery})
 	for _, put := range f.load(f.rng, false) {
 		f.put(put)
 	}
@@ -152,12 +170,13 @@ func (f *fleet) load(rng *rand.Rand, again bool) []func(*Snapshot) {
 	}
 	for id, r := range sorted(f.rollouts) {
 		p := f.progress[id]
-		first = append(first, func(s *Snapshot) {
-			if err := s.PutRollout(id, &r); err != nil {
-				panic(err)
-			}
-			s.PutProgress(id, p)
-		})
+		first = append(first, func(s *Snapshot) { f.putRollout(s, id, r); s.PutProgress(id, p) })
+	}
+	for name, b := range sorted(f.blackouts) {
+		first = append(first, func(s *Snapshot) { f.putBlackout(s, name, &b) })
+	}
+	for h, p := range sorted(f.pins) {
+		hosts = append(hosts, func(s *Snapshot) { f.putPin(s, h, &p) })
 	}
 	for h, d := range sorted(f.desired) {
 		hosts = append(hosts, func(s *Snapshot) { s.PutDesired(h, &d) })
@@ -192,11 +211,36 @@ func (f *fleet) load(rng *rand.Rand, again bool) []func(*Snapshot) {
 	return slices.Concat(first, hosts, last)
 }
 
+func (f *fleet) putRollout(s *Snapshot, id ID, r Record) {
+	if f.bend.record != nil {
+		f.bend.record(&r)
+	}
+	if err := s.PutRollout(id, &r); err != nil {
+		f.fail("a committed record of %s can't be read: %v", id, err)
+	}
+}
+
+func (f *fleet) putPin(s *Snapshot, h Host, p *Pin) {
+	if f.bend.pin != nil && p != nil {
+		p = f.bend.pin(p)
+	}
+	s.PutPin(h, p)
+}
+
+func (f *fleet) putBlackout(s *Snapshot, name ID, b *Blackout) {
+	if f.bend.blackout != nil && b != nil {
+		b = f.bend.blackout(b)
+	}
+	if err := s.PutBlackout(name, b); err != nil {
+		f.fail("blackout %s: %v", name, err)
+	}
+}
+
 // renew writes the lease, as every step does.
 func (f *fleet) renew() {
 	now := f.now
 	before := f.led
-	if f.led = f.snap.Led(now); f.led < before || f.led-before > chargeMost {
+	if f.led = f.snap.Led(now); f.led < before || f.led-before > 2*f.renewEvery {
 		f.fail("one renewal charged %v", f.led-before)
 	}
 	f.renewed = now
@@ -213,8 +257,8 @@ func (f *fleet) commit(step Step) bool {
 		f.drop--
 		return false
 	}
-	if len(step.Tells) > 0 && f.snap.Stop().Sequence != f.stop.Sequence ||
-		step.Progress != nil && step.Abort != f.aborts[step.Rollout].Sequence {
+	if !f.bend.unfenced && (len(step.Tells) > 0 && step.Stop != f.stop.Sequence ||
+		step.Progress != nil && step.Abort != f.aborts[step.Rollout].Sequence) {
 		f.arrive() // refused by the broker; the scheduler reads again
 		return false
 	}
@@ -228,11 +272,7 @@ func (f *fleet) commit(step Step) bool {
 	}
 	for _, r := range step.Records {
 		f.rollouts[r.ID] = r.Record
-		f.put(func(s *Snapshot) {
-			if err := s.PutRollout(r.ID, &r.Record); err != nil {
-				f.fail("a committed record of %s can't be read: %v", r.ID, err)
-			}
-		})
+		f.put(func(s *Snapshot) { f.putRollout(s, r.ID, r.Record) })
 	}
 	if v := step.Variable; v != nil {
 		f.variables[v.Name] = *v
@@ -242,7 +282,12 @@ func (f *fleet) commit(step Step) bool {
 		f.progress[step.Rollout] = *p
 		f.put(func(s *Snapshot) { s.PutProgress(step.Rollout, *p) })
 	}
+	for _, h := range step.Unpin {
+		delete(f.pins, h)
+		f.put(func(s *Snapshot) { s.PutPin(h, nil) })
+	}
 	f.renew()
+	f.check.watch(f, true)
 	return true
 }
 
@@ -263,6 +308,9 @@ func (f *fleet) decide() Decision {
 		f.fail("two decisions in a row differ:\n%s\n%s", a, b)
 	}
 	f.facts = append(f.facts, fact{at: f.now, decision: a})
+	if f.bend.decision != nil {
+		f.bend.decision(&d)
+	}
 	return d
 }
 
@@ -277,13 +325,16 @@ func (f *fleet) settle() Decision {
 		d := f.decide()
 		if len(d.Steps) == 0 {
 			f.check.idle(f, d)
+			f.heard, f.wake = false, d.Next
 			return d
 		}
+		f.check.decided = true
 		for _, step := range d.Steps {
 			if !f.commit(step) {
 				break
 			}
 		}
+		f.check.decided = false
 	}
 	f.fail("the scheduler doesn't come to rest at %v: %s", f.now, encoded(f.decide()))
 	return Decision{}
@@ -293,7 +344,6 @@ func (f *fleet) settle() Decision {
 // something and when it said that it wanted to be asked again.
 func (f *fleet) advance(d time.Duration) {
 	until := f.now.Add(d)
-	var wake time.Time
 	f.heard = true
 	for {
 		next := until
@@ -304,29 +354,47 @@ func (f *fleet) advance(d time.Duration) {
 		}
 		f.happen()
 		if f.leading {
-			if f.heard || !wake.IsZero() && !f.now.Before(wake) {
-				wake = f.settle().Next
-				f.heard = false
-				if !wake.IsZero() && !wake.After(f.now) {
-					f.fail("nothing to do at %v, and yet it is to be asked again at %v", f.now, wake)
+			if f.heard || !f.wake.IsZero() && !f.now.Before(f.wake) {
+				f.settle()
+				if !f.wake.IsZero() && !f.wake.After(f.now) {
+					f.fail("nothing to do at %v, and yet it is to be asked again at %v", f.now, f.wake)
 				}
 			}
-			if !f.now.Before(f.renewed.Add(renewEvery)) {
+			if !f.now.Before(f.renewed.Add(f.renewEvery)) {
+				late := len(f.inflight) > 0
 				f.renew()
-				f.heard = false
+				f.heard = late
 			}
-			if !wake.IsZero() {
-				earlier(wake)
+			if !f.wake.IsZero() {
+				earlier(f.wake)
 			}
-			earlier(f.renewed.Add(renewEvery))
+			earlier(f.renewed.Add(f.renewEvery))
 		}
 		if !f.now.Before(until) {
+			f.early()
 			return
 		}
 		if len(f.events) > 0 {
 			earlier(f.events[0].at)
 		}
 		f.now = maxTime(f.now, next)
+	}
+}
+
+// early asks though nothing was heard and nothing is due: there is nothing to
+// do, or the last decision would have said so.
+func (f *fleet) early() {
+	if !f.leading || f.heard || len(f.inflight) > 0 || f.drop > 0 || !f.wake.IsZero() && !f.now.Before(f.wake) {
+		return
+	}
+	for _, step := range f.decide().Steps {
+		// A reason may change without notice, as when a blackout begins for a host
+		// that would wait anyway.
+		p, last := step.Progress, f.progress[step.Rollout]
+		if p != nil && len(step.Tells)+len(step.Records) == 0 && p.Running == last.Running && p.Baking == last.Baking {
+			continue
+		}
+		f.fail("at %v there is something to do, and it was to be asked at %v: %+v", f.now, f.wake, step)
 	}
 }
 
@@ -393,6 +461,26 @@ func (f *fleet) enact(h Host) {
 	f.report(h, r)
 }
 
+// pin puts what is pinned on a host; nil: nothing.
+func (f *fleet) pin(h Host, p *Pin) {
+	delete(f.pins, h)
+	if p != nil {
+		f.pins[h] = *p
+	}
+	f.check.changes++
+	f.put(func(s *Snapshot) { f.putPin(s, h, p) })
+}
+
+// blackout puts a blackout; nil removes it.
+func (f *fleet) blackout(name ID, b *Blackout) {
+	delete(f.blackouts, name)
+	if b != nil {
+		f.blackouts[name] = *b
+	}
+	f.check.changes++
+	f.put(func(s *Snapshot) { f.putBlackout(s, name, b) })
+}
+
 func (f *fleet) report(h Host, r Report) {
 	if old, ok := f.reports[h]; !ok || old.Role != r.Role || !maps.Equal(old.Labels, r.Labels) {
 		f.check.changes++
@@ -445,6 +533,9 @@ func (f *fleet) abort(id ID, late bool) Abort {
 	a := Abort{Sequence: f.next(), Why: "users see errors", Actor: "ann"}
 	f.aborts[id] = a
 	g := func(s *Snapshot) { s.PutAbort(id, a) }
+	if f.bend.unfenced {
+		return a
+	}
 	if late && f.leading {
 		f.inflight = append(f.inflight, g)
 	} else {
@@ -457,6 +548,9 @@ func (f *fleet) press(released, late bool) {
 	a := Abort{Sequence: f.next(), Why: "incident 4711", Released: released}
 	f.stop = a
 	g := func(s *Snapshot) { s.PutStop(a) }
+	if f.bend.unfenced {
+		return
+	}
 	if late && f.leading {
 		f.inflight = append(f.inflight, g)
 	} else {
@@ -470,10 +564,17 @@ func (f *fleet) start(spec Spec) error {
 	if err != nil {
 		return err
 	}
-	if !f.commit(step) {
+	if !f.request("create", step) {
 		return fmt.Errorf("the step that creates %s was refused", spec.Name)
 	}
 	return nil
+}
+
+// request commits the step that an operator's command has made.
+func (f *fleet) request(verb string, step Step) bool {
+	f.check.verb = verb
+	defer func() { f.check.verb = "" }()
+	return f.commit(step)
 }
 
 // states lists the rollouts in one of the states, by name.
@@ -497,7 +598,7 @@ func (f *fleet) replay() {
 	for _, x := range f.facts {
 		switch {
 		case x.snapshot:
-			s = NewSnapshot(chargeMost)
+			s = NewSnapshot(x.charge)
 		case x.put != nil:
 			x.put(s)
 		default:
@@ -514,7 +615,7 @@ func (f *fleet) reload() {
 	if !f.leading || len(f.inflight) > 0 {
 		return
 	}
-	s := NewSnapshot(chargeMost)
+	s := NewSnapshot(2 * f.renewEvery)
 	for _, put := range f.load(f.rng, false) {
 		put(s)
 	}
