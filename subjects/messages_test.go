@@ -45,8 +45,17 @@ var changes = rapid.Custom(func(t *rapid.T) *Change {
 	c.Desired.Values, c.Desired.Told = rollout.Document{}, map[rollout.Name]rollout.Told{}
 	for range rapid.IntRange(0, 4).Draw(t, "values") {
 		name := rollout.Name(rapid.StringMatching(`[a-z][a-z0-9_]{0,10}`).Draw(t, "name"))
-		c.Desired.Values[name] = value(t, text.Draw(t, "value"))
-		c.Desired.Told[name] = rollout.Told{Rollout: c.Rollout, Generation: c.Desired.Generation, Time: at, Checks: []rollout.ID{"docker"}, File: rapid.Bool().Draw(t, "file")}
+		told := rollout.Told{
+			Rollout: c.Rollout, Generation: c.Desired.Generation, Time: at, Checks: []rollout.ID{"docker"}, File: rapid.Bool().Draw(t, "file"),
+			Released: rapid.Bool().Draw(t, "released"), Pin: rapid.Bool().Draw(t, "pin"),
+		}
+		if rapid.Bool().Draw(t, "had") {
+			told.Previous = value(t, text.Draw(t, "previous"))
+		}
+		c.Desired.Told[name] = told
+		if rapid.IntRange(0, 4).Draw(t, "removed") > 0 { // else a rollout has taken it out
+			c.Desired.Values[name] = value(t, text.Draw(t, "value"))
+		}
 	}
 	return c
 })
