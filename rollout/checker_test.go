@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ type checker struct {
 	changes int                  // of membership, so far
 	decided bool                 // by the scheduler, not by an operator
 	verb    string               // the operator's, where it is known
+	counted int
 }
 
 // tellSeen is one host told by a rollout.
@@ -462,7 +464,9 @@ func (c *checker) idle(f *fleet, d Decision) {
 			continue
 		}
 		v := f.look(id)
-		c.counts(f, v)
+		if c.counted++; c.counted%4 == 0 {
+			c.counts(f, v)
+		}
 		if aborted := f.aborts[id].Sequence > r.Acknowledged; aborted && r.State.Live() && r.State != StateFrozen {
 			f.fail("%s is %s after abort %d", id, r.State, f.aborts[id].Sequence)
 		} else if aborted || f.held() || r.State != StateRunning && r.State != StateCompleted && r.State != StatePending {
@@ -559,13 +563,15 @@ func (p pass) ramps() {
 	if a := v.record.Advanced; a > 0 && running && !gated && clock < v.reaches(a)-v.slack() {
 		p.fail("%v shows %v and was advanced to %v", v, clock, v.reaches(a))
 	}
-	wake := time.Duration(-1)
+	wake, whose := time.Duration(-1), ""
 	for key, g := range v.groups {
 		quota, before := v.quota(g, clock-v.slack()), v.quota(g, v.progress.Elapsed+v.slack())
 		if quota < g.t && running {
 			next := v.reaches((float64(quota+1) - g.theta) / float64(g.t))
-			if next > clock && (!gated || next < at) && g.told <= quota {
-				wake = earlier(wake, next+v.slack())
+			if next > clock+v.slack() && (!gated || next < at) && g.told <= quota {
+				if at := next + v.slack(); wake < 0 || at < wake {
+					wake, whose = at, fmt.Sprintf("place %d of %d in %s comes", quota+1, g.t, key)
+				}
 			}
 		}
 		may := v.may(g, quota, p.now)
@@ -578,10 +584,12 @@ func (p pass) ramps() {
 			p.fail("%v could tell %s of %s and doesn't (clock %v, caught up at %v, gap %v)", v, may[0], key, clock, v.progress.CaughtUp, v.gap())
 			return
 		}
-		wake = earlier(wake, due)
+		if wake < 0 || due < wake {
+			wake, whose = due, fmt.Sprintf("%s of %s is overdue, and the gap is over", may[0], key)
+		}
 	}
 	if wake >= 0 {
-		p.wakes(p.now.Add(wake-clock), "somebody is due")
+		p.wakes(p.now.Add(wake-clock), whose)
 	}
 }
 

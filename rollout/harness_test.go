@@ -74,6 +74,7 @@ type store struct {
 
 	selections map[selection]bool // known answers: see matches
 	keys       map[[2]string]uint64
+	actives    map[ID]bool
 }
 
 // agent is how a host behaves.
@@ -271,7 +272,7 @@ func (f *fleet) commit(step Step) bool {
 		f.deliver(t.Host)
 	}
 	for _, r := range step.Records {
-		f.rollouts[r.ID] = r.Record
+		f.rollouts[r.ID], f.actives = r.Record, nil
 		f.put(func(s *Snapshot) { f.putRollout(s, r.ID, r.Record) })
 	}
 	if v := step.Variable; v != nil {
@@ -300,12 +301,14 @@ func (f *fleet) arrive() {
 	}
 }
 
-// decide asks twice: deciding changes nothing.
+// decide asks, and now and then asks again: deciding changes nothing.
 func (f *fleet) decide() Decision {
 	d := Decide(f.snap, f.now)
-	a, b := encoded(d), encoded(Decide(f.snap, f.now))
-	if !bytes.Equal(a, b) {
-		f.fail("two decisions in a row differ:\n%s\n%s", a, b)
+	a := encoded(d)
+	if len(f.facts)%4 == 0 {
+		if b := encoded(Decide(f.snap, f.now)); !bytes.Equal(a, b) {
+			f.fail("two decisions in a row differ:\n%s\n%s", a, b)
+		}
 	}
 	f.facts = append(f.facts, fact{at: f.now, decision: a})
 	if f.bend.decision != nil {

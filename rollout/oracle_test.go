@@ -48,13 +48,18 @@ type groupView struct {
 	waiting      []Host // the untold, in order
 }
 
+var percents sync.Map // as fractions
+
 func percentOf(p Percent, n int) *big.Rat {
-	r := new(big.Rat)
-	if _, ok := r.SetString(strings.TrimSuffix(p.String(), "%")); !ok {
-		panic("percent " + p.String())
+	one, ok := percents.Load(p)
+	if !ok {
+		r, ok := new(big.Rat).SetString(strings.TrimSuffix(p.String(), "%"))
+		if !ok {
+			panic("percent " + p.String())
+		}
+		one, _ = percents.LoadOrStore(p, r)
 	}
-	r.Mul(r, big.NewRat(int64(n), 100))
-	return r
+	return new(big.Rat).Mul(one.(*big.Rat), big.NewRat(int64(n), 100))
 }
 
 func floorRat(r *big.Rat) int { return int(new(big.Int).Div(r.Num(), r.Denom()).Int64()) }
@@ -152,7 +157,15 @@ func covers(s *Spec) bool {
 }
 
 // active says whether the rollout can still tell anybody.
-func (st *store) active(id ID) bool { return st.rollouts[id].State.Live() || st.layer(id) }
+func (st *store) active(id ID) bool {
+	if st.actives == nil { // until a record is written
+		st.actives = map[ID]bool{}
+		for id, r := range st.rollouts {
+			st.actives[id] = r.State.Live() || st.layer(id)
+		}
+	}
+	return st.actives[id]
+}
 
 func (st *store) confirmed(h Host, name Name) bool {
 	d, r := st.desired[h], st.reports[h]
@@ -515,12 +528,15 @@ func shows(r *Rule, t time.Time) bool {
 	clock := TimeOfDay(time.Duration(wall.Hour())*time.Hour + time.Duration(wall.Minute())*time.Minute)
 	noon := time.Date(wall.Year(), wall.Month(), wall.Day(), 12, 0, 0, 0, time.UTC)
 	if r.To > r.From {
-		return onDay(r, noon) && clock >= r.From && clock < r.To
+		return clock >= r.From && clock < r.To && onDay(r, noon)
 	}
-	return onDay(r, noon) && clock >= r.From || onDay(r, noon.AddDate(0, 0, -1)) && clock < r.To
+	return clock >= r.From && onDay(r, noon) || clock < r.To && onDay(r, noon.AddDate(0, 0, -1))
 }
 
 func onDay(r *Rule, d time.Time) bool {
+	if len(r.Days)+len(r.Months)+len(r.MonthDays) == 0 {
+		return true
+	}
 	day := Weekday(strings.ToLower(d.Format("Mon")))
 	month := Month(strings.ToLower(d.Format("Jan")))
 	last := time.Date(d.Year(), d.Month()+1, 0, 12, 0, 0, 0, time.UTC).Day()
