@@ -263,6 +263,11 @@ func (f *fleet) commit(step Step) bool {
 		f.arrive() // refused by the broker; the scheduler reads again
 		return false
 	}
+	for i, r := range step.Records { // what is bent is the mirror alone
+		if old, ok := f.rollouts[r.ID]; ok && f.bend.record != nil {
+			step.Records[i].Record.Spec, step.Records[i].Record.Salt = old.Spec, old.Salt
+		}
+	}
 	f.check.step(f, step)
 	for _, t := range step.Tells {
 		f.desired[t.Host] = t.Desired
