@@ -63,7 +63,12 @@ change that a host was ever told is on the audit log with its reason.`,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkGlobals() },
 	}
 	group(root)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if typed := cmd.Flags().Args(); cmd.HasSubCommands() && len(typed) > 0 {
+			return unknownCommand(cmd, typed[0]) // whose flags can't be known either
+		}
+		return &usageError{err}
+	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", envOr("TSUNAMI_SERVER", defaultServer), "NATS `URL`, or several with commas (env TSUNAMI_SERVER)")
 	f.StringVar(&a.creds, "creds", "", "NATS credentials `file`")
@@ -74,8 +79,8 @@ change that a host was ever told is on the audit log with its reason.`,
 	f.BoolVar(&a.noColor, "no-color", os.Getenv("NO_COLOR") != "", "no colors (env NO_COLOR)")
 	a.given = f.Changed
 	root.AddCommand(
-		a.applyCommand(), a.getCommand(), a.deleteCommand(),
-		a.variableCommand(), a.hostCommand(), a.rolloutCommand(),
+		a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(),
+		a.variableCommand(), a.hostCommand(), a.rolloutCommand(), a.blackoutCommand(),
 		a.stopCommand(), a.startCommand(), a.statusCommand(),
 		a.whyCommand(), a.auditCommand(), a.versionCommand(),
 	)
@@ -278,7 +283,8 @@ func (a *app) say(format string, args ...any) {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version",
-		Args: arguments(""),
+		Example: "  tsunamictl version -o json",
+		Args:    arguments(""),
 		RunE: func(*cobra.Command, []string) error {
 			info := struct {
 				Version  string `json:"version"`
@@ -348,13 +354,18 @@ func group(cmd *cobra.Command) *cobra.Command {
 			}
 			return &usageError{errors.New("a command is missing")}
 		}
-		words := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			words += "; did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return &usageError{errors.New(words)}
+		return unknownCommand(cmd, args[0])
 	}
 	return cmd
+}
+
+// unknownCommand says what may have been meant.
+func unknownCommand(cmd *cobra.Command, typed string) error {
+	words := fmt.Sprintf("unknown command %q for %q", typed, cmd.CommandPath())
+	if near := cmd.SuggestionsFor(typed); len(near) > 0 {
+		words += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return &usageError{errors.New(words)}
 }
 
 // notEmpty refuses flags that are given with nothing in them: an empty variable

@@ -33,7 +33,7 @@ func (a *app) brake(ctx context.Context, press func(context.Context, *control.Cl
 func (a *app) abortCommand() *cobra.Command {
 	var why string
 	cmd := &cobra.Command{
-		Use: "abort ROLLOUT --why WHY", Short: "Freeze a rollout at once",
+		Use: "abort ROLLOUT --why WHY", Short: "Freeze a rollout at once", SuggestFor: []string{"freeze", "kill", "halt"},
 		Long: `Freeze a rollout at once, with or without a scheduler: from the moment that
 this command is done, no host is told the rollout's value. What hosts were told
 before stays.`,
@@ -148,7 +148,9 @@ func (a *app) showStop(ctx context.Context, why string) error {
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "The scheduler at a glance, and what a person has to see to", Args: arguments(""),
+		Use: "status", Short: "The scheduler at a glance, and what a person has to see to",
+		Example: "  tsunamictl status -o json",
+		Args:    arguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var v control.StatusView
 			if err := a.call(cmd.Context(), control.Status, nil, &v); err != nil {

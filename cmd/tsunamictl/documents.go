@@ -16,32 +16,6 @@ import (
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
-func (a *app) applyCommand() *cobra.Command {
-	var files []string
-	var dry bool
-	cmd := &cobra.Command{
-		Use: "apply -f FILE", Short: "Make documents true",
-		Long: `Make documents true: variables are created or changed, rollouts are started.
-
-All documents are checked before the first is written; a fault in one refuses
-all. FILE is YAML or JSON with any number of documents, a directory (its *.yaml,
-*.yml and *.json, by name), or - for the standard input. Applying the same
-documents again changes nothing.`,
-		Example: "  tsunamictl apply -f docker.yaml --dry-run",
-		Args:    arguments(""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			docs, err := a.read(files)
-			if err != nil {
-				return err
-			}
-			return a.apply(cmd.Context(), docs, dry)
-		},
-	}
-	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE`, directory or - to read; may be given several times")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "check, and say what would be done")
-	return cmd
-}
-
 // read reads the documents of files and directories, and the faults of all.
 func (a *app) read(names []string) ([]control.Located, error) {
 	if len(names) == 0 {
@@ -122,37 +96,6 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, control.MaxFile+1))
 }
 
-func (a *app) apply(ctx context.Context, docs []control.Located, dry bool) error {
-	req := control.ApplyRequest{DryRun: dry}
-	for _, d := range docs {
-		req.Documents = append(req.Documents, d.Document)
-	}
-	var resp control.ApplyResponse
-	if err := a.call(ctx, control.Apply, req, &resp); err != nil {
-		return locate(docs, err)
-	}
-	return a.emit(resp, func() {
-		for _, r := range resp.Results {
-			action := r.Action
-			if dry && action != "unchanged" {
-				action = "would be " + action
-			}
-			line := fmt.Sprintf("%s %s %s", r.Kind, r.Name, action)
-			if r.Note != "" {
-				line += ": " + r.Note
-			}
-			a.say("%s", printable(line))
-			if r.Kind == control.KindRollout && r.Action == "created" && !dry {
-				a.say("  watch it: tsunamictl rollout watch %s", r.Name)
-				a.say("  stop it at once: tsunamictl rollout abort %s --why …", r.Name)
-			}
-		}
-		if dry {
-			a.say("nothing was written (--dry-run)")
-		}
-	})
-}
-
 // locate brings the faults that the service found back to their lines.
 func locate(docs []control.Located, err error) error {
 	e, ok := errors.AsType[*control.Error](err)
@@ -177,25 +120,33 @@ func locate(docs []control.Located, err error) error {
 	return &exitError{exitCode(&control.Error{Code: e.Code}), joined}
 }
 
+// kinds are the kinds of documents, as people type them.
+var kinds = []struct{ word, kind string }{
+	{"variable", control.KindVariable}, {"rollout", control.KindRollout}, {"blackout", control.KindBlackout}, {"pin", control.KindPin},
+}
+
 // kindOf reads a kind as people type it.
 func kindOf(s string) (string, error) {
-	switch strings.ToLower(s) {
-	case "variable", "variables":
-		return control.KindVariable, nil
-	case "rollout", "rollouts":
-		return control.KindRollout, nil
+	var words []string
+	for _, k := range kinds {
+		if lower := strings.ToLower(s); lower == k.word || lower == k.word+"s" {
+			return k.kind, nil
+		}
+		words = append(words, k.word)
 	}
-	return "", usagef("%q isn't a kind: want variable or rollout", s)
+	return "", usagef("%q isn't a kind: want %s", s, strings.Join(words, ", "))
 }
 
 func (a *app) getCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "get KIND [NAME]", Short: "Show documents as they were applied",
-		Long: `Show documents of a kind (variable or rollout) as they were applied. With
--o yaml or -o json the output is what apply reads.`,
-		Example:   "  tsunamictl get variable -o yaml > variables.yaml",
+		Long: `Show documents of a kind (variable, rollout, blackout or pin) as they were
+applied; a pin's name is its host. With -o yaml or -o json the output is what
+apply reads.`,
+		Example: `  tsunamictl get variable -o yaml > variables.yaml
+  tsunamictl get blackout christmas -o yaml`,
 		Args:      arguments("KIND [NAME]"),
-		ValidArgs: []string{"variable", "rollout"},
+		ValidArgs: []string{"variable", "rollout", "blackout", "pin"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
@@ -208,7 +159,7 @@ func (a *app) getCommand() *cobra.Command {
 					return err
 				}
 			}
-			var resp control.GetResponse
+			resp := control.GetResponse{Documents: []control.Document{}}
 			if err := a.call(cmd.Context(), control.Get, req, &resp); err != nil {
 				return err
 			}
@@ -217,17 +168,26 @@ func (a *app) getCommand() *cobra.Command {
 	}
 }
 
-func checkName(kind, name string) error {
-	var err error
-	if kind == control.KindVariable {
+func checkName(kind, name string) (err error) {
+	switch kind {
+	case control.KindVariable:
 		_, err = rollout.ParseName(name)
-	} else {
-		_, err = rollout.ParseID("rollout", name)
+	case control.KindPin:
+		_, err = rollout.ParseHost(name)
+	default:
+		_, err = rollout.ParseID(strings.ToLower(kind), name)
 	}
 	if err != nil {
 		return &usageError{err}
 	}
 	return nil
+}
+
+var documentColumns = map[string][]string{
+	control.KindVariable: {"NAME", "TYPE", "INITIAL", "ALLOWS"},
+	control.KindRollout:  {"NAME", "VARIABLE", "TO", "RAMP", "WHERE"},
+	control.KindBlackout: {"NAME", "TIMES", "WHERE", "WHY"},
+	control.KindPin:      {"HOST", "VALUES", "UNTIL", "BY", "WHY"},
 }
 
 func (a *app) emitDocuments(kind string, one bool, docs []control.Document) error {
@@ -248,12 +208,7 @@ func (a *app) emitDocuments(kind string, one bool, docs []control.Document) erro
 		return a.emit(docs[0], nil)
 	}
 	return a.emit(docs, func() {
-		var t *table
-		if kind == control.KindVariable {
-			t = newTable("NAME", "TYPE", "INITIAL", "ALLOWS")
-		} else {
-			t = newTable("NAME", "VARIABLE", "TO", "OVER", "WHERE")
-		}
+		t := newTable(documentColumns[kind]...)
 		for _, d := range docs {
 			switch {
 			case d.Variable != nil:
@@ -261,7 +216,15 @@ func (a *app) emitDocuments(kind string, one bool, docs []control.Document) erro
 				t.row(v.Name, v.Type, valueText(v.Initial), allows(v))
 			case d.Rollout != nil:
 				r := d.Rollout
-				t.row(r.Name, r.Variable, valueText(r.To), r.Ramp.Over, r.Where)
+				to := valueText(r.To)
+				if r.Remove {
+					to = "(removed)"
+				}
+				t.row(r.Name, r.Variable, to, rampText(r.Ramp), r.Where)
+			case d.Blackout != nil:
+				t.row(d.Blackout.Name, blackoutTimes(d.Blackout), d.Blackout.Where, d.Blackout.Why)
+			case d.Pin != nil:
+				t.row(d.Pin.Host, pairs(d.Pin.Values), local(d.Pin.Until), d.Pin.By, d.Pin.Why)
 			}
 		}
 		t.print(a.out)
@@ -292,24 +255,44 @@ func allows(v *rollout.Variable) string {
 
 func (a *app) deleteCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete KIND NAME", Short: "Delete a variable that no host carries",
+		Use: "delete KIND NAME", Short: "Delete a variable that no host carries, a blackout, or a host's pin",
+		Long: `Delete a variable that no host carries, a blackout, or all pins of a host. Its
+history stays in the audit log. A variable that hosts carry is taken out of
+their documents by 'tsunamictl rollout start VARIABLE --remove' first; a rollout is
+ended by 'tsunamictl rollout cancel'.`,
+		Example: `  tsunamictl delete variable old_flag
+  tsunamictl delete blackout christmas
+  tsunamictl delete pin web1.lon2.example.net`,
 		Args:      arguments("KIND NAME"),
-		ValidArgs: []string{"variable"},
+		ValidArgs: []string{"variable", "blackout", "pin"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
 				return err
 			}
-			if err := checkName(kind, args[1]); err != nil {
-				return err
+			if kind == control.KindRollout {
+				return usagef("a rollout can't be deleted, its id is never used again; to end it: tsunamictl rollout cancel %s", args[1])
 			}
-			var resp control.DeleteResponse
-			if err := a.call(cmd.Context(), control.Delete, control.DeleteRequest{Kind: kind, Name: args[1]}, &resp); err != nil {
-				return err
-			}
-			return a.emit(resp, func() {
-				a.say("%s %s deleted; its history stays in the audit log", resp.Kind, resp.Name)
-			})
+			return a.delete(cmd.Context(), kind, args[1])
 		},
 	}
+}
+
+func (a *app) delete(ctx context.Context, kind, name string) error {
+	if err := checkName(kind, name); err != nil {
+		return err
+	}
+	var resp control.DeleteResponse
+	if err := a.call(ctx, control.Delete, control.DeleteRequest{Kind: kind, Name: name}, &resp); err != nil {
+		return err
+	}
+	return a.emit(resp, func() {
+		a.say("%s %s deleted; its history stays in the audit log", resp.Kind, resp.Name)
+		switch kind {
+		case control.KindBlackout:
+			a.say("  what it held goes on from where it stood: tsunamictl rollout list")
+		case control.KindPin:
+			a.say("  the newest rollout that selects the host tells it what was pinned, else it keeps it")
+		}
+	})
 }

@@ -28,17 +28,27 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// exitError ends the program with a code of its own.
+// exitError ends the program with a code of its own, and without an error in
+// it with no word.
 type exitError struct {
 	code int
 	err  error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
 func (e *exitError) Unwrap() error { return e.err }
 
 // report prints an error, and returns the exit code that it means.
 func (a *app) report(cmd *cobra.Command, err error) int {
+	if e, ok := errors.AsType[*exitError](err); ok && e.err == nil {
+		return e.code
+	}
 	for line := range strings.Lines(plain(err)) {
 		line = strings.TrimRight(line, "\r\n")
 		if strings.HasPrefix(line, " ") { // more of the line before

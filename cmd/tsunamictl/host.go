@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) hostCommand() *cobra.Command {
-	cmd := group(&cobra.Command{Use: "host", Short: "Hosts: what they are, were told and run"})
+	cmd := group(&cobra.Command{Use: "host", Short: "Hosts: what they are, were told and run; pins"})
 	var where, role string
 	list := &cobra.Command{
 		Use: "list", Short: "List hosts",
@@ -41,7 +41,8 @@ func (a *app) hostCommand() *cobra.Command {
 		Use: "decommission HOST --why WHY", Short: "Take a host that is gone out of the fleet",
 		Long: `Take a host that is gone out of the fleet: it no longer counts, and frees its
 place in flight. Its history stays in the audit log. Stop its agent first.`,
-		Args: arguments("HOST"),
+		Example: `  tsunamictl host decommission web1.lon2.example.net --why "scrapped, ticket 812"`,
+		Args:    arguments("HOST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			host, err := hostArg(args[0])
 			if err != nil {
@@ -60,9 +61,11 @@ place in flight. Its history stays in the audit log. Stop its agent first.`,
 		},
 	}
 	decommission.Flags().StringVar(&why, "why", "", "what the audit log shall say")
-	cmd.AddCommand(list, decommission,
+	cmd.AddCommand(list, decommission, a.pinCommand(), a.unpinCommand(),
 		&cobra.Command{
-			Use: "show HOST", Short: "Show one host", Args: arguments("HOST"),
+			Use: "show HOST", Short: "Show one host", SuggestFor: []string{"status", "get", "describe"},
+			Example: "  tsunamictl host show web1.lon2.example.net",
+			Args:    arguments("HOST"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				v, err := a.host(cmd.Context(), args[0])
 				if err != nil {
@@ -72,7 +75,9 @@ place in flight. Its history stays in the audit log. Stop its agent first.`,
 			},
 		},
 		&cobra.Command{
-			Use: "desired HOST", Short: "Show what a host was last told", Args: arguments("HOST"),
+			Use: "desired HOST", Short: "Show what a host was last told",
+			Example: "  tsunamictl host desired web1.lon2.example.net -o json",
+			Args:    arguments("HOST"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				v, err := a.host(cmd.Context(), args[0])
 				if err != nil {
@@ -189,6 +194,9 @@ func (a *app) hostFields(v *control.HostView, now time.Time) {
 	f.add("last seen", moment(v.LastSeen, now))
 	f.add("generation", fmt.Sprintf("told %d, applied %d", v.Generation, v.Applied))
 	f.add("agent", v.Version)
+	if v.Pin != nil {
+		f.add("pinned", pinText(v.Pin, now))
+	}
 	for _, p := range v.Problems {
 		f.add("problem", p)
 	}

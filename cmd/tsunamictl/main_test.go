@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -32,6 +35,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"end-scheduler": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("scheduler").(func())() },
+			"exits":         exits,
 		},
 		Setup: func(env *testscript.Env) error {
 			b, err := broker.Start(broker.Options{Dir: filepath.Join(env.WorkDir, ".broker"), Listen: "127.0.0.1:0", Unsynced: true})
@@ -65,6 +69,23 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// exits runs a command that is to end with an exit code: exits 4 tsunamictl …
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGUMENT…")
+	}
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got := strconv.Itoa(code); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
 }
 
 // seed writes what the scheduler would have: two rollouts, and a change that

@@ -74,7 +74,48 @@ func TestGolden(t *testing.T) {
 			v := frozen()
 			a.rolloutFields(&v, then)
 		},
-		"plan":          func(a *app) { p := plan(); a.planTable(&p, 2, then) },
+		"rollout-show-late": func(a *app) {
+			v := late()
+			a.rolloutFields(&v, then)
+		},
+		"rollout-show-rollback": func(a *app) {
+			v := frozen()
+			v.ID, v.RollbackOf, v.To, v.Spec = "agent-2-rollback", "agent-2", rollout.Value{}, nil
+			a.rolloutFields(&v, then)
+		},
+		"plan": func(a *app) { p := plan(); a.planTable(&p, &planFlags{confirm: durationFlag(5 * time.Minute)}, then) },
+		"plan-long": func(a *app) {
+			p := plan()
+			for i := range 40 {
+				p.Days = append(p.Days, control.PlanDay{Day: then.AddDate(0, 1, i).Format(time.DateOnly), Total: 37})
+				p.Closed = append(p.Closed, control.PlanClosure{From: then.AddDate(0, 1, i), Until: then.AddDate(0, 1, i).Add(time.Hour), Reason: "in the blackout lunch"})
+			}
+			p.Refused = "docker-1-12-3 of docker_version is running"
+			a.planTable(&p, &planFlags{}, then)
+		},
+		"plan-nobody": func(a *app) { a.planTable(&control.PlanView{ID: "r", Starts: then, Ends: then}, &planFlags{}, then) },
+		"chart": func(a *app) {
+			p := plan()
+			a.isTerminal, a.noColor = true, true
+			fmt.Fprintln(a.out, strings.Join(a.chart(&p, 60), "\n"))
+		},
+		"chart-color": func(a *app) {
+			p := plan()
+			a.isTerminal = true
+			fmt.Fprintln(a.out, strings.Join(a.chart(&p, 200), "\n"))
+		},
+		"chart-seconds": func(a *app) {
+			p := control.PlanView{Starts: then, Ends: then.Add(40 * time.Second), Target: 3, Curve: []control.PlanPoint{{Time: then.Add(5 * time.Second), Hosts: 1}, {Time: then.Add(20 * time.Second), Hosts: 2}, {Time: then.Add(40 * time.Second), Hosts: 3}}}
+			fmt.Fprintln(a.out, strings.Join(a.chart(&p, 50), "\n"))
+		},
+		"diff":      func(a *app) { a.differences(applying(), then) },
+		"dry-run":   func(a *app) { a.applied(applying(), then) },
+		"blackouts": func(a *app) { a.blackoutTable(blackouts(), then) },
+		"host-pinned": func(a *app) {
+			h := hosts()[0]
+			h.Pin = &rollout.Pin{Host: h.Host, Values: rollout.Document{"docker_version": text("1.10")}, Until: then.Add(time.Hour), Why: "ticket 812", By: "bob"}
+			a.hostFields(&h, then)
+		},
 		"host-list":     func(a *app) { a.hostTable(hosts(), then) },
 		"host-wide":     func(a *app) { a.output = "wide"; a.hostTable(hosts(), then) },
 		"host-show":     func(a *app) { h := hosts(); a.hostFields(&h[0], then) },
@@ -191,33 +232,6 @@ func TestShort(t *testing.T) {
 	}
 }
 
-func TestParseLimit(t *testing.T) {
-	for in, want := range map[string]string{
-		`role == "x": 30%, atLeast=1, atMost=50`: `role == "x" 30% 1 50`,
-		`30`:                                     ` 30% 0 -1`,
-		`atMost=0`:                               ` 0% 0 0`,
-		`labels.zone == "a:b" : percent=2.5`:     `labels.zone == "a:b" 2.5% 0 -1`,
-	} {
-		l, err := parseLimit(in)
-		if err != nil {
-			t.Errorf("%s: %v", in, err)
-			continue
-		}
-		most := -1
-		if l.AtMost != nil {
-			most = *l.AtMost
-		}
-		if got := fmt.Sprint(l.Where, " ", l.Percent, " ", l.AtLeast, " ", most); got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
-		}
-	}
-	for _, in := range []string{"", "x:", "role == \"x\"", "atLeast=-1", "atMost=x", "most=3", "0%", "130", "30%%%: x"} {
-		if l, err := parseLimit(in); err == nil {
-			t.Errorf("%q gave %+v", in, l)
-		}
-	}
-}
-
 func TestClean(t *testing.T) {
 	for in, want := range map[string]string{"alice": "alice", `CORP\Alice.B`: "alice-b", "_svc_": "svc", "": "operator", "é": "operator", strings.Repeat("a", 99): strings.Repeat("a", 63)} {
 		if got := clean(in); got != want {
@@ -244,23 +258,42 @@ func TestBarsStayInTheirBounds(t *testing.T) {
 }
 
 func TestEndedAndPassing(t *testing.T) {
-	view := func(s rollout.State) *control.RolloutView { return &control.RolloutView{ID: "r", State: s} }
+	view := func(s rollout.State) *control.RolloutView {
+		return &control.RolloutView{ID: "r", State: s, Fraction: 0.4, Rollback: "r-rollback"}
+	}
 	for _, c := range []struct {
-		state, until rollout.State
-		done, fails  bool
+		state       rollout.State
+		until       string
+		done, fails bool
 	}{
-		{rollout.StateRunning, rollout.StateCompleted, false, false},
-		{rollout.StateCompleted, rollout.StateCompleted, true, false},
-		{rollout.StateFrozen, rollout.StateCompleted, true, true},
-		{rollout.StateFrozen, rollout.StateRunning, false, false},
-		{rollout.StateFrozen, rollout.StateFrozen, true, false},
-		{rollout.StateCancelled, rollout.StateRunning, true, true},
-		{rollout.StateSuperseded, rollout.StateCompleted, true, true},
-		{rollout.StateCompleted, rollout.StatePaused, true, true},
+		{rollout.StateRunning, "completed", false, false},
+		{rollout.StateCompleted, "completed", true, false},
+		{rollout.StateFrozen, "completed", true, true},
+		{rollout.StateFrozen, "running", false, false},
+		{rollout.StateFrozen, "frozen", true, false},
+		{rollout.StateCancelled, "running", true, true},
+		{rollout.StateSuperseded, "completed", true, true},
+		{rollout.StateCompleted, "paused", true, true},
+		{rollout.StatePaused, "completed", true, true}, // its hosts are taken back
+		{rollout.StatePaused, "running", false, false},
+		{rollout.StateRunning, "50%", false, false},
+		{rollout.StateRunning, "40%", true, false},
+		{rollout.StateFrozen, "40%", true, false},
+		{rollout.StateFrozen, "50%", true, true},
+		{rollout.StateCompleted, "50%", true, true},
 	} {
-		done, err := ended(view(c.state), c.until)
+		g, err := parseGoal(c.until)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := ended(view(c.state), g)
 		if done != c.done || (err != nil) != c.fails {
 			t.Errorf("%s until %s: %t, %v", c.state, c.until, done, err)
+		}
+	}
+	for _, s := range []string{"done", "50", "0%", "130%", "%"} {
+		if g, err := parseGoal(s); err == nil {
+			t.Errorf("%q is a goal: %v", s, g)
 		}
 	}
 	if !passing(control.Errorf(control.Unavailable, "x")) || !passing(fmt.Errorf("x: %w", context.DeadlineExceeded)) || passing(control.Errorf(control.NotFound, "x")) || passing(errors.New("x")) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -15,40 +17,120 @@ import (
 
 // startFlags are what `rollout start` takes, as a document would say it.
 type startFlags struct {
-	over, settle     durationFlag
-	percent          percentFlag
-	max, perRole     percentFlag
-	where, name      string
-	start, after     string
-	supersede        string
-	limits, spread   []string
-	dryRun, planHost bool
+	shape, preset     string
+	growth            float64
+	waves, points     []string
+	over, settle      durationFlag
+	percent           percentFlag
+	max, perRole      percentFlag
+	where, name       string
+	start, after      string
+	supersede, canary string
+	limits, spread    []string
+	windows, exclude  []string
+	approvals         int
+	remove, dryRun    bool
+	plan              planFlags
 }
 
 // flagOf names the flag or argument that a field of the document came from.
 var flagOf = map[string]string{
-	"variable": "VARIABLE", "to": "VALUE", "name": "--name", "where": "--where",
-	"ramp.over": "--over", "ramp.percent": "--percent", "ramp": "--over",
+	"variable": "VARIABLE", "to": "VALUE", "remove": "--remove", "name": "--name", "where": "--where", "exclude": "--exclude",
+	"ramp": "--over", "ramp.over": "--over", "ramp.percent": "--percent", "ramp.shape": "--shape", "ramp.growth": "--growth",
+	"ramp.preset": "--preset", "ramp.waves": "--waves", "ramp.points": "--points",
+	"canary": "--canary", "canary.where": "--canary: where", "canary.bake": "--canary: bake",
 	"inFlight.max": "--in-flight", "inFlight.perRole": "--in-flight-per-role",
 	"start": "--start", "after": "--after", "settle": "--settle", "spread": "--spread", "supersedes": "--supersede",
+	"approvals": "--approvals", "windows": "--window", "limits": "--limit",
+	"every": "--every", "from": "--from", "until": "--until", "why": "--why",
 }
+
+// counted are the flags whose items a fault names by number.
+var counted = map[string]string{"limits": "--limit", "windows": "--window", "ramp.waves": "--waves: wave", "ramp.points": "--points: point", "exclude": "--exclude", "every": "--every"}
+
+const startHelp = `
+The ramp. --over alone is a straight line. --shape exponential starts slowly and
+ends --growth times as fast. --waves and --points say everything about the ramp
+themselves, and --preset names one: rapid, common and risky are straight lines
+over 24, 48 and 72 hours.
+
+  --waves '1%:1d, 10%:2d:approval, 100%'   1% at once; a day later, once somebody
+                                           approves, 10%; two days later the rest
+  --points '1d:5%, 3d:20%, 1w:100%'        straight lines from point to point
+
+Before it. --canary 'perRole=1,bake=24h' (or hosts=3, or where=EXPRESSION) tells a
+few hosts first, and the ramp's clock starts when they have stayed confirmed for
+bake. --approvals 2 waits for two operators other than you.
+
+Beside it. --window 'mon-thu 09:00-16:00 Europe/Stockholm' is a time in which hosts
+may be told: days, months (dec), days of the month (24-26, or -1 for the last) and
+hours, in UTC unless a zone is named; several windows add up.`
 
 func (a *app) rolloutStartCommand() *cobra.Command {
 	var o startFlags
 	cmd := &cobra.Command{
 		Use: "start VARIABLE VALUE --over DURATION", Short: "Start a rollout",
-		Long: `Start a rollout that moves a variable to a value, host by host along a straight
-line. With --dry-run it is only planned: which host, when.`,
+		SuggestFor: []string{"create", "new", "run", "begin"},
+		Long: `Start a rollout that moves a variable to a value, host by host. With --remove,
+and VALUE left out, it takes the variable out of the hosts' documents. With
+--dry-run it is only planned: which host, when.
+` + startHelp,
 		Example: `  tsunamictl rollout start docker_version 1.12.3 --over 2w --where 'role != "database"'
-  tsunamictl rollout start docker_version 1.12.3 --over 2w --limit 'role == "accesspoint": 30%, atLeast=1, atMost=50'`,
-		Args: arguments("VARIABLE VALUE"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.startRollout(cmd, args[0], args[1], &o) },
+  tsunamictl rollout start docker_version 1.12.3 --over 2w --limit 'role == "accesspoint": 30%, atLeast=1, atMost=50'
+  tsunamictl rollout start docker_version 1.12.3 --preset common --canary 'perRole=1,bake=24h' --window 'mon-thu 09:00-16:00 Europe/Stockholm'
+  tsunamictl rollout start docker_version 1.12.3 --waves '1%:1d,10%:2d:approval,100%' --dry-run
+  tsunamictl rollout start docker_version --remove --over 1d`,
+		Args: arguments("VARIABLE [VALUE]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.startRollout(cmd.Context(), args[0], args[1:], &o)
+		},
 	}
+	o.add(cmd)
+	cmd.Flags().StringVar(&o.supersede, "supersede", "", "the live `rollout` of the variable that this one replaces")
+	return cmd
+}
+
+func (a *app) supersedeCommand() *cobra.Command {
+	var o startFlags
+	cmd := &cobra.Command{
+		Use: "supersede ROLLOUT VALUE --over DURATION", Short: "Replace a live rollout by a new one of its variable",
+		SuggestFor: []string{"replace"},
+		Long: `Replace a live rollout by a new one of its variable. The new one starts from the
+mixed state that the old one leaves: hosts keep what they were told until their
+turn comes again. Only the variable is taken over from the old one; everything
+else is said anew, as in 'rollout start'.
+` + startHelp,
+		Example: `  tsunamictl rollout supersede docker-1-12-3 1.12.4 --over 1w --dry-run
+  tsunamictl rollout supersede docker-1-12-3 1.12.4 --over 1w`,
+		Args: arguments("ROLLOUT [VALUE]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			old, err := a.show(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			o.supersede = string(old.ID)
+			return a.startRollout(cmd.Context(), string(old.Variable), args[1:], &o)
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func (o *startFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.Var(&o.over, "over", "how long the change takes, such as 2w, 36h or 90s")
+	f.StringVar(&o.shape, "shape", "", "linear, exponential, waves or points (default linear, or what --growth, --waves or --points mean)")
+	f.Float64Var(&o.growth, "growth", 0, "how many `times` as fast an exponential ramp ends as it starts (default 10)")
+	f.StringArrayVar(&o.waves, "waves", nil, "the ramp's `waves`, 'PERCENT:HOLD[:approval], …, 100%'")
+	f.StringArrayVar(&o.points, "points", nil, "the ramp's `points`, 'TIME:PERCENT, …, TIME:100%'")
+	f.StringVar(&o.preset, "preset", "", "a ramp by `name`: rapid (24h), common (48h) or risky (72h)")
 	f.Var(&o.percent, "percent", "how much of each role in the end (default 100%)")
 	f.StringVar(&o.where, "where", "", "which hosts: an `expression` over role, labels and host (default: every host)")
+	f.StringSliceVar(&o.exclude, "exclude", nil, "`hosts` that it leaves alone, with commas")
 	f.StringArrayVar(&o.limits, "limit", nil, "another `target` for some hosts, 'WHERE: 30%, atLeast=1, atMost=50'; the first that matches a host wins")
+	f.StringVar(&o.canary, "canary", "", "`who` goes first, 'perRole=1,bake=24h', 'hosts=3,bake=1d' or 'where=EXPRESSION,bake=1d'")
+	f.StringArrayVar(&o.windows, "window", nil, "a `time` in which hosts may be told, 'mon-thu 09:00-16:00 Europe/Stockholm'; may be given several times")
+	f.IntVar(&o.approvals, "approvals", 0, "how many other operators must approve before it starts")
 	f.Var(&o.max, "in-flight", "how much of all hosts may be told and not yet confirmed (default 5%)")
 	f.Var(&o.perRole, "in-flight-per-role", "the same of each role's hosts (default 20%)")
 	f.Var(&o.settle, "settle", "the least time between two changes of one host")
@@ -56,19 +138,21 @@ line. With --dry-run it is only planned: which host, when.`,
 	f.StringVar(&o.after, "after", "", "another `rollout` that must have completed")
 	f.StringSliceVar(&o.spread, "spread", nil, "`labels` to be even over, such as zone,rack")
 	f.StringVar(&o.name, "name", "", "the rollout's `name` (default: made of variable and value)")
-	f.StringVar(&o.supersede, "supersede", "", "the live `rollout` of the variable that this one replaces")
+	f.BoolVar(&o.remove, "remove", false, "take the variable out of the hosts' documents; VALUE is left out")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the plan, start nothing")
-	f.BoolVar(&o.planHost, "all", false, "with --dry-run, list every host")
-	return cmd
+	o.plan.add(cmd, "with --dry-run, ")
 }
 
 // spec makes the document. Its errors are by flag.
 func (o *startFlags) spec(now time.Time) (rollout.Spec, error) {
 	s := rollout.Spec{
-		Name: rollout.ID(o.name), Where: o.where, After: rollout.ID(o.after), Supersedes: rollout.ID(o.supersede),
-		Ramp:     rollout.Ramp{Over: rollout.Duration(o.over), Percent: rollout.Percent(o.percent)},
+		Name: rollout.ID(o.name), Where: o.where, After: rollout.ID(o.after), Supersedes: rollout.ID(o.supersede), Remove: o.remove,
+		Ramp: rollout.Ramp{
+			Shape: rollout.Shape(o.shape), Preset: o.preset, Over: rollout.Duration(o.over),
+			Percent: rollout.Percent(o.percent), Growth: o.growth,
+		},
 		InFlight: rollout.InFlight{Max: rollout.Percent(o.max), PerRole: rollout.Percent(o.perRole)},
-		Settle:   rollout.Duration(o.settle),
+		Settle:   rollout.Duration(o.settle), Approvals: o.approvals,
 	}
 	var errs []error
 	add := func(flag string, err error) {
@@ -82,10 +166,42 @@ func (o *startFlags) spec(now time.Time) (rollout.Spec, error) {
 			add(f.flag, err)
 		}
 	}
+	var implied rollout.Shape
+	if len(o.waves) > 0 {
+		var err error
+		s.Ramp.Waves, err = parseWaves(strings.Join(o.waves, ","))
+		add("--waves", err)
+		implied = rollout.Waves
+	}
+	if len(o.points) > 0 {
+		var err error
+		s.Ramp.Points, err = parsePoints(strings.Join(o.points, ","))
+		add("--points", err)
+		implied = cmp.Or(implied, rollout.Points)
+	}
+	if o.growth != 0 {
+		implied = cmp.Or(implied, rollout.Exponential)
+	}
+	s.Ramp.Shape = cmp.Or(s.Ramp.Shape, implied)
+	for _, h := range o.exclude {
+		host, err := rollout.ParseHost(h)
+		add("--exclude", err)
+		s.Exclude = append(s.Exclude, host)
+	}
 	for _, l := range o.limits {
 		limit, err := parseLimit(l)
 		add("--limit "+quoted(l), err)
 		s.Limits = append(s.Limits, limit)
+	}
+	if o.canary != "" {
+		var err error
+		s.Canary, err = parseCanary(o.canary)
+		add("--canary", err)
+	}
+	for _, w := range o.windows {
+		rule, err := parseRule(w)
+		add("--window "+quoted(w), err)
+		s.Windows = append(s.Windows, rule)
 	}
 	for _, l := range o.spread {
 		w, err := rollout.ParseWord("label", l)
@@ -100,70 +216,15 @@ func (o *startFlags) spec(now time.Time) (rollout.Spec, error) {
 	return s, errors.Join(errs...)
 }
 
-// parseTime reads a time, or a duration from now: forwards with sign 1,
-// backwards with -1.
-func parseTime(text string, now time.Time, sign int) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t, nil
+// startRollout starts a rollout, or with --dry-run plans it. The value is the
+// one argument left, or none with --remove.
+func (a *app) startRollout(ctx context.Context, variable string, value []string, o *startFlags) error {
+	switch {
+	case o.remove && len(value) > 0:
+		return usagef("--remove: takes the variable out of the documents: leave VALUE (%s) out", value[0])
+	case !o.remove && len(value) == 0:
+		return usagef("VALUE is missing: the value to move to, or --remove to take the variable out of the documents")
 	}
-	if t, err := time.ParseInLocation("2006-01-02", text, time.Local); err == nil {
-		return t, nil
-	}
-	d, err := rollout.ParseDuration(strings.TrimPrefix(text, "+"))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%q isn't a time or a duration: want one such as 2026-12-01T09:00:00+01:00, 2026-12-01 or 2h", text)
-	}
-	return now.Add(time.Duration(sign) * time.Duration(d)), nil
-}
-
-// parseLimit reads WHERE: 30%, atLeast=1, atMost=50. Without WHERE and its
-// colon it is for every host.
-func parseLimit(text string) (rollout.Limit, error) {
-	var l rollout.Limit
-	items := text
-	if i := strings.LastIndexByte(text, ':'); i >= 0 {
-		l.Where, items = strings.TrimSpace(text[:i]), text[i+1:]
-	}
-	given := false
-	for item := range strings.SplitSeq(items, ",") {
-		item = strings.TrimSpace(item)
-		if item == "" {
-			continue
-		}
-		given = true
-		key, value, ok := strings.Cut(item, "=")
-		if !ok {
-			key, value = "percent", item
-		}
-		value = strings.TrimSpace(value)
-		switch strings.TrimSpace(key) {
-		case "percent":
-			var p percentFlag
-			if err := p.Set(value); err != nil {
-				return l, err
-			}
-			l.Percent = rollout.Percent(p)
-		case "atLeast", "atMost":
-			n, err := strconv.ParseUint(value, 10, 31)
-			if err != nil {
-				return l, fmt.Errorf("%s: %q isn't a number of hosts", key, value)
-			}
-			if key == "atLeast" {
-				l.AtLeast = int(n)
-			} else {
-				l.AtMost = new(int(n))
-			}
-		default:
-			return l, fmt.Errorf("%q isn't known: want 'WHERE: 30%%, atLeast=1, atMost=50', any of the three", key)
-		}
-	}
-	if !given {
-		return l, errors.New("it limits nothing: want 'WHERE: 30%, atLeast=1, atMost=50', any of the three")
-	}
-	return l, nil
-}
-
-func (a *app) startRollout(cmd *cobra.Command, variable, value string, o *startFlags) error {
 	spec, err := o.spec(time.Now())
 	if err != nil {
 		return &usageError{err}
@@ -174,42 +235,79 @@ func (a *app) startRollout(cmd *cobra.Command, variable, value string, o *startF
 	if err := early(spec); err != nil {
 		return err
 	}
-	v, err := a.variable(cmd.Context(), variable)
+	v, err := a.variable(ctx, variable)
 	if err != nil {
 		return err
 	}
-	if spec.To, err = rollout.ParseValue(v.Type, value); err != nil {
-		return usagef("VALUE: %v: %s is %s", err, v.Name, article(v.Type))
-	}
-	if err := v.Accept(spec.To); err != nil {
-		return usagef("VALUE: %v", err)
+	if !o.remove {
+		if spec.To, err = rollout.ParseValue(v.Type, value[0]); err != nil {
+			return usagef("VALUE: %v: %s is %s", err, v.Name, article(v.Type))
+		}
+		if err := v.Accept(spec.To); err != nil {
+			return usagef("VALUE: %v", err)
+		}
 	}
 	if o.dryRun {
-		if err := a.plan(cmd.Context(), control.PlanRequest{Rollout: &spec}, o.planHost); err != nil {
+		if err := a.plan(ctx, control.PlanRequest{Rollout: &spec}, &o.plan); err != nil {
 			return byFlag(err)
 		}
 		a.say("nothing was started (--dry-run)")
 		return nil
 	}
 	view := new(control.RolloutView)
-	if err := a.call(cmd.Context(), control.RolloutStart, control.StartRequest{Rollout: spec}, view); err != nil {
+	if err := a.call(ctx, control.RolloutStart, control.StartRequest{Rollout: spec}, view); err != nil {
 		return byFlag(err)
 	}
 	return a.emit(view, func() {
-		now := time.Now()
-		a.say("%s is %s: %s → %s on %s over %s", view.ID, view.State, view.Variable, printable(view.To.Text()), plural(view.Target, "host"), spec.Ramp.Over)
+		a.say("%s is %s: %s on %s; %s", view.ID, view.State, moves(view), plural(view.Target, "host"), rampText(spec.Ramp))
+		if spec.Supersedes != "" {
+			a.say("  %s is superseded: hosts keep what it told them until their turn comes", spec.Supersedes)
+		}
 		if view.Target == 0 {
 			a.say("  it selects no host now; hosts that join and match will be told")
 		}
 		if !view.Ends.IsZero() {
-			a.say("  it ends %s if nothing holds it", moment(view.Ends, now))
+			a.say("  it ends %s if nothing holds it", moment(view.Ends, time.Now()))
 		}
-		if view.Reason != "" {
-			a.say("  it isn't moving yet: %s", printable(view.Reason))
-		}
+		a.still(view)
 		a.say("  watch it: tsunamictl rollout watch %s", view.ID)
 		a.say("  stop it at once: tsunamictl rollout abort %s --why …", view.ID)
 	})
+}
+
+// moves says what a rollout does to its variable.
+func moves(v *control.RolloutView) string {
+	return printable(fmt.Sprintf("%s → %s", v.Variable, destination(v)))
+}
+
+// destination is the value that a rollout moves hosts to, or what there is
+// instead of one.
+func destination(v *control.RolloutView) string {
+	switch {
+	case !v.To.IsZero():
+		return v.To.Text()
+	case v.RollbackOf != "":
+		return "(as before)"
+	}
+	return "(removed)"
+}
+
+// still says why a rollout isn't moving, and what an operator can do about it.
+func (a *app) still(v *control.RolloutView) {
+	switch {
+	case v.State == rollout.StateFrozen && v.Abort != nil:
+		a.say("  nothing moves until: tsunamictl rollout resume %s --acknowledge %d --why …", v.ID, v.Abort.Sequence)
+	case v.State == rollout.StatePaused:
+		a.say("  nothing moves until: tsunamictl rollout resume %s", v.ID)
+	case v.ReasonCode == rollout.AwaitingApproval:
+		who := "somebody approves"
+		if v.ApprovalsNeeded > 1 {
+			who = fmt.Sprintf("%d operators approve", v.ApprovalsNeeded)
+		}
+		a.say("  nothing moves until %s: tsunamictl rollout approve %s", who, v.ID)
+	case v.Reason != "":
+		a.say("  it isn't moving yet: %s", printable(v.Reason))
+	}
 }
 
 func article(t rollout.Type) string {
@@ -262,20 +360,23 @@ func byFlag(err error) error {
 	return &exitError{exitCode(&control.Error{Code: e.Code}), joined}
 }
 
+// flagName gives the flag that a field came from, with a colon: --limit 2:
+// atLeast.
 func flagName(field string) string {
 	if field == "" {
 		return ""
 	}
-	if rest, ok := strings.CutPrefix(field, "limits"); ok {
-		if number, key, ok := strings.Cut(strings.TrimPrefix(rest, "["), "]"); ok {
-			if n, err := strconv.Atoi(number); err == nil {
-				return fmt.Sprintf("--limit %d: %s: ", n+1, strings.TrimPrefix(key, "."))
-			}
-		}
-		return "--limit: "
-	}
 	if flag, ok := flagOf[field]; ok {
 		return flag + ": "
+	}
+	list, rest, ok := strings.Cut(field, "[")
+	number, key, closed := strings.Cut(rest, "]")
+	if n, err := strconv.Atoi(number); ok && closed && err == nil && counted[list] != "" {
+		name := fmt.Sprintf("%s %d: ", counted[list], n+1)
+		if key = strings.TrimPrefix(key, "."); key != "" {
+			name += key + ": "
+		}
+		return name
 	}
 	return field + ": "
 }

@@ -44,8 +44,13 @@ func relative(t, now time.Time) string {
 	return "now"
 }
 
-// short shows a duration by its two largest units.
-func short(d time.Duration) string {
+// short shows a duration by its two largest units: 2d16h.
+func short(d time.Duration) string { return twoUnits(d, "") }
+
+// spaced is short with a space between the units: 2d 16h.
+func spaced(d time.Duration) string { return twoUnits(d, " ") }
+
+func twoUnits(d time.Duration, space string) string {
 	switch {
 	case d >= 14*24*time.Hour:
 		d = d.Round(24 * time.Hour)
@@ -62,7 +67,7 @@ func short(d time.Duration) string {
 		if b == 0 {
 			return fmt.Sprintf("%d%s", a, u)
 		}
-		return fmt.Sprintf("%d%s%d%s", a, u, b, v)
+		return fmt.Sprintf("%d%s%s%d%s", a, u, space, b, v)
 	}
 	switch {
 	case hours >= 24:

@@ -14,7 +14,9 @@ func (a *app) variableCommand() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "variable", Short: "Variables, and where the fleet stands with them"})
 	cmd.AddCommand(
 		&cobra.Command{
-			Use: "list", Short: "List variables", Args: arguments(""),
+			Use: "list", Short: "List variables",
+			Example: "  tsunamictl variable list -o wide",
+			Args:    arguments(""),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				views, err := a.variables(cmd.Context())
 				if err != nil {
@@ -24,7 +26,9 @@ func (a *app) variableCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "show VARIABLE", Short: "Show one variable", Args: arguments("VARIABLE"),
+			Use: "show VARIABLE", Short: "Show one variable", SuggestFor: []string{"status", "get", "describe"},
+			Example: "  tsunamictl variable show docker_version",
+			Args:    arguments("VARIABLE"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				v, err := a.variable(cmd.Context(), args[0])
 				if err != nil {

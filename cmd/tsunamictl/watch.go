@@ -26,21 +26,26 @@ const (
 )
 
 func (a *app) watchCommand() *cobra.Command {
-	until := string(rollout.StateCompleted)
+	var until string
 	cmd := &cobra.Command{
-		Use: "watch ROLLOUT", Short: "Watch a rollout until it ends",
-		Long: `Watch a rollout until it is completed (exit code 0), or frozen, cancelled or
-superseded (exit code 1). In the bar, # is confirmed, = told, and | is where the
-straight line is. Without a terminal every change is a line.`,
-		Example: "  tsunamictl rollout watch docker-1-12-3 --timeout 30m",
-		Args:    arguments("ROLLOUT"),
+		Use: "watch ROLLOUT", Short: "Watch a rollout until it ends", SuggestFor: []string{"wait", "follow", "tail"},
+		Long: `Watch a rollout until it is completed, or what --until says: exit code 0. Where
+that can't come any more, because it is frozen, cancelled, superseded or taken
+back, the exit code is 1, with the reason; after --timeout it is 4. In the bar,
+# is confirmed, = told, and | is where the ramp is. Without a terminal every
+change is a line.`,
+		Example: `  tsunamictl rollout watch docker-1-12-3
+  tsunamictl rollout watch docker-1-12-3 --until completed --timeout 1h
+  tsunamictl rollout watch docker-1-12-3 --until 50%`,
+		Args: arguments("ROLLOUT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := rolloutArg(args[0])
 			if err != nil {
 				return err
 			}
-			if !slices.Contains(states, rollout.State(until)) {
-				return usagef("--until: %q isn't a state: want one of %s", until, joinStates())
+			g, err := parseGoal(until)
+			if err != nil {
+				return err
 			}
 			ctx := cmd.Context()
 			if a.timeout != 0 {
@@ -48,10 +53,10 @@ straight line is. Without a terminal every change is a line.`,
 				defer cancel()
 				ctx = bounded
 			}
-			return a.watch(ctx, id, rollout.State(until))
+			return a.watch(ctx, id, g)
 		},
 	}
-	cmd.Flags().StringVar(&until, "until", until, "wait for this `state` instead")
+	cmd.Flags().StringVar(&until, "until", string(rollout.StateCompleted), "wait for this `state`, or for a share of the hosts to be told, such as 50%")
 	return cmd
 }
 
@@ -60,16 +65,42 @@ var states = []rollout.State{
 	rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded,
 }
 
-func joinStates() string {
-	all := make([]string, len(states))
-	for i, s := range states {
-		all[i] = string(s)
+// goal is what a watch waits for: a state, or a share of the target told.
+type goal struct {
+	state rollout.State
+	share rollout.Percent
+}
+
+func parseGoal(s string) (goal, error) {
+	if strings.HasSuffix(s, "%") {
+		share, err := parsePercent(s)
+		if err != nil {
+			return goal{}, usagef("--until: %v", err)
+		}
+		return goal{share: share}, nil
 	}
-	return strings.Join(all, ", ")
+	if !slices.Contains(states, rollout.State(s)) {
+		return goal{}, usagef("--until: %q isn't a state: want one of %s, or a share of the hosts such as 50%%", s, joined(states))
+	}
+	return goal{state: rollout.State(s)}, nil
+}
+
+func (g goal) String() string {
+	if g.share != 0 {
+		return "at " + g.share.String()
+	}
+	return string(g.state)
+}
+
+func (g goal) reached(v *control.RolloutView) bool {
+	if g.share != 0 {
+		return 100*v.Fraction >= float64(g.share)
+	}
+	return v.State == g.state
 }
 
 // watch looks whenever something of the rollout is echoed, and each second.
-func (a *app) watch(ctx context.Context, id rollout.ID, until rollout.State) error {
+func (a *app) watch(ctx context.Context, id rollout.ID, until goal) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -135,23 +166,27 @@ func passing(err error) bool {
 		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionReconnecting)
 }
 
-// ended says whether there is nothing more to wait for.
-func ended(v *control.RolloutView, until rollout.State) (bool, error) {
-	if v.State == until {
+// ended says whether there is nothing more to wait for, and with an error that
+// what was waited for can't come, unless somebody does something about it.
+func ended(v *control.RolloutView, until goal) (bool, error) {
+	if until.reached(v) {
 		return true, nil
 	}
-	fail := func() (bool, error) {
-		return true, fmt.Errorf("%s at %d of %d hosts is %s", v.ID, v.Told, v.Target, standing(v))
-	}
+	forward := until.share != 0 || until.state == rollout.StateCompleted
 	switch v.State {
 	case rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded:
-		return fail()
 	case rollout.StateFrozen:
-		if until == rollout.StateCompleted {
-			return fail()
+		if !forward {
+			return false, nil
 		}
+	case rollout.StatePaused, rollout.StatePending:
+		if !forward || v.Rollback == "" {
+			return false, nil
+		}
+	default:
+		return false, nil
 	}
-	return false, nil
+	return true, fmt.Errorf("%s at %d of %d hosts is %s", v.ID, v.Told, v.Target, standing(v))
 }
 
 // watcher draws what a watch sees.
@@ -163,7 +198,7 @@ type watcher struct {
 	said  string // the last line without one
 }
 
-func (w *watcher) gaveUp(ctx context.Context, until rollout.State) error {
+func (w *watcher) gaveUp(ctx context.Context, until goal) error {
 	stands := "never answered for"
 	if w.last != nil {
 		stands = fmt.Sprintf("is %s at %d of %d hosts", w.last.State, w.last.Told, w.last.Target)
@@ -249,7 +284,7 @@ func (w *watcher) draw(v *control.RolloutView, now time.Time) {
 func (a *app) picture(v *control.RolloutView, now time.Time, columns, rows int) []string {
 	cut := func(s string) string { return fit(printable(s), columns-1) }
 	lines := []string{
-		cut(fmt.Sprintf("%s   %s → %s", v.ID, v.Variable, v.To)),
+		cut(fmt.Sprintf("%s   %s", v.ID, moves(v))),
 		a.color(stateColor(v.State), cut(standing(v))),
 		bar(v.Confirmed, v.Told, v.Planned, v.Target, min(columns-12, 100)) + fmt.Sprintf(" %6s", percent(v.Fraction)),
 		cut(fmt.Sprintf("told %d of %d (planned %d), confirmed %d, in flight %d (limit %d)", v.Told, v.Target, v.Planned, v.Confirmed, v.InFlight, v.Limit)),
