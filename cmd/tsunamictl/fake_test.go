@@ -232,9 +232,6 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 		if err := r.Decode(&q); err != nil {
 			return nil, err
 		}
-		if q.Rollout.Remove {
-			q.Rollout.To = text("removed") // what is shown is tested elsewhere
-		}
 		if q.Rollout.Supersedes == "" && q.Rollout.Variable == "docker_version" {
 			return nil, fmt.Errorf("%w: docker-1-12-3 of docker_version is running", rollout.ErrRefused)
 		}

@@ -137,13 +137,7 @@ func (a *app) planFields(p *control.PlanView, o *planFlags, now time.Time) {
 	}
 	f.add("ends", moment(p.Ends, now))
 	f.add("target", fmt.Sprintf("%s: %d told, %d still to be told", plural(p.Target, "host"), p.Told, len(p.Hosts)+p.Omitted))
-	if len(p.Costs) > 0 {
-		var all []string
-		for _, c := range p.Costs {
-			all = append(all, fmt.Sprintf("%s %s", c.Reason, spaced(time.Duration(c.For))))
-		}
-		f.add("ends later for", strings.Join(all, ", "))
-	}
+	f.add("ends later for", heldText(p.Costs))
 	if o.confirm > 0 {
 		f.add("assuming", fmt.Sprintf("that a host confirms %s after it is told", o.confirm.String()))
 	}

@@ -101,7 +101,11 @@ func (a *app) rolloutFields(v *control.RolloutView, now time.Time) {
 	f.add("next host", moment(v.Next, now))
 	f.add("ends", moment(v.Ends, now))
 	f.add("planned", plannedText(v))
-	f.add("late", lateText(v))
+	if v.Late > 0 {
+		f.add("late", lateText(v))
+	} else {
+		f.add("stood still", heldText(v.Held))
+	}
 	f.add("approvals", approvalText(v, now))
 	f.add("rollback of", v.RollbackOf)
 	f.add("rolled back by", v.Rollback)
@@ -201,30 +205,24 @@ func plannedText(v *control.RolloutView) string {
 	return fmt.Sprintf("from %s to %s", local(v.Started), local(v.PlannedEnd))
 }
 
-// lateText says by how much a rollout ends later than planned, and for how long
-// it stood still for which reason.
+// heldText says for how long a rollout stood still for which reason.
+func heldText(held []control.HeldView) string {
+	all := make([]string, len(held))
+	for i, h := range held {
+		all[i] = fmt.Sprintf("%s %s", h.Reason, spaced(time.Duration(h.For)))
+	}
+	return strings.Join(all, ", ")
+}
+
+// lateText says by how much a rollout ends later than planned, and why.
 func lateText(v *control.RolloutView) string {
-	var all []string
-	for _, h := range v.Held {
-		all = append(all, fmt.Sprintf("%s %s", h.Reason, spaced(time.Duration(h.For))))
-	}
-	why := strings.Join(all, ", ")
-	switch {
-	case v.Late == 0 && why == "":
-		return ""
-	case v.Late == 0:
-		return "stood still: " + why
-	}
 	word := "ends"
 	switch v.State {
 	case rollout.StateCompleted, rollout.StateCancelled, rollout.StateSuperseded:
 		word = "ended"
 	}
 	s := fmt.Sprintf("%s %s later than planned", word, spaced(time.Duration(v.Late)))
-	if why != "" {
-		s += ": " + why
-	}
-	return s
+	return s + because(heldText(v.Held))
 }
 
 // approvalText says who has approved what, and how many more are needed.

@@ -29,7 +29,11 @@ func parseTime(text string, now time.Time, sign int) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%q isn't a time or a duration: want one such as 2026-12-01T09:00:00+01:00, 2026-12-01 or 2h", text)
 	}
-	return now.Add(time.Duration(sign) * time.Duration(d)), nil
+	t := now.Add(time.Duration(sign) * time.Duration(d))
+	if time.Duration(d) >= time.Minute {
+		t = t.Truncate(time.Second) // it may end up in a document
+	}
+	return t, nil
 }
 
 func parsePercent(text string) (rollout.Percent, error) {

@@ -176,7 +176,7 @@ these are of different operators, none of them its author.`,
 				case v.ApprovalsNeeded > 0:
 					a.say("  it goes on; %s needed later on", areMore(v.ApprovalsNeeded))
 				default:
-					a.say("  it goes on: %s is %s at %d of %d hosts", v.ID, v.State, v.Told, v.Target)
+					a.say("  nothing more is needed: %s is %s at %d of %d hosts", v.ID, v.State, v.Told, v.Target)
 				}
 				a.say("  watch it: tsunamictl rollout watch %s", v.ID)
 			})
@@ -214,16 +214,15 @@ approvals hold as before.`,
 			return a.transition(cmd.Context(), control.RolloutAdvance, req, func(v *control.RolloutView) {
 				where := "past what it waited for"
 				if to != 0 {
-					where = "to " + to.String() + " of its ramp"
+					where = fmt.Sprintf("to %s of its ramp, %d hosts", to.String(), int(float64(to)*float64(v.Target)/100+0.5))
 				}
-				a.say("%s is advanced %s: its ramp is at %d of %d hosts, %d are told", v.ID, where, v.Planned, v.Target, v.Told)
-				if v.Told < v.Planned {
-					a.say("  the others are told as fast as the in-flight limit (%d) and its calendar allow", v.Limit)
-				}
+				a.say("%s is advanced %s: %d of %d are told now, the others as fast as its in-flight limit (%d) and its calendar allow", v.ID, where, v.Told, v.Target, v.Limit)
 				if !v.Ends.IsZero() {
 					a.say("  it ends %s if nothing holds it", moment(v.Ends, time.Now()))
 				}
-				a.still(v)
+				if v.ReasonCode != rollout.CanaryBake { // which has just been ended
+					a.still(v)
+				}
 				a.say("  watch it: tsunamictl rollout watch %s", v.ID)
 				a.say("  stop it at once: tsunamictl rollout abort %s --why …", v.ID)
 			})
@@ -295,7 +294,7 @@ and can't be resumed while its rollback exists.`,
 				}
 				a.say("%s is %s: it takes %s of %s back %s, the last told first, over %s",
 					v.ID, v.State, plural(v.Target, "host"), id, before, short(time.Duration(v.Over)))
-				a.say("  %s tells nobody any more; it can only be resumed once %s is cancelled", id, v.ID)
+				a.say("  %s tells nobody any more, unless %s is cancelled", id, v.ID)
 				a.still(v)
 				a.say("  watch it: tsunamictl rollout watch %s", v.ID)
 				a.say("  stop it at once: tsunamictl rollout abort %s --why …", v.ID)
