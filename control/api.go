@@ -316,7 +316,7 @@ type PlanDay struct {
 
 // PlanZone is a zone in a plan.
 type PlanZone struct {
-	Zone  rollout.Word `json:"zone"` // "" for hosts without the label
+	Zone  rollout.Word `json:"zone,omitempty"` // "" for hosts without the label
 	Hosts int          `json:"hosts"`
 	First time.Time    `json:"first"`
 	Last  time.Time    `json:"last"`

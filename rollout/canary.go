@@ -30,7 +30,9 @@ func (s *Snapshot) startClock(c *cohort, r Record, now time.Time, cal *calendar)
 	ran := now.Sub(r.Clock)
 	r.Clock = r.Clock.UTC()
 	step := s.transition(c, r, now, Reason{}, r.Acknowledged)
-	step.Progress.Elapsed = ran
+	// The places of that moment are on time.
+	step.Progress.At = r.Clock
+	step.Progress.Led -= ran
 	return step
 }
 
@@ -168,16 +170,20 @@ func (r *round) tellCanaries(ready []*member) {
 // not waited for, and not counted in flight.
 func (s *Snapshot) absent(c *cohort, now time.Time) []Step {
 	r, clock := newRound(s, c, now), s.elapsed(c, now)
+	var absentees []*member
 	for _, g := range c.groups {
 		for _, m := range g.members {
 			if h := m.host; m.state == untold && (h.presence == Offline || h.presence == Gone) && h.fit() && !h.pinned(c.record.Spec.Variable) {
-				r.take(m, clock, ByRollback)
+				absentees = append(absentees, m)
 			}
 		}
+	}
+	slices.SortFunc(absentees, func(a, b *member) int { return cmp.Compare(a.name, b.name) })
+	for _, m := range absentees {
+		r.take(m, clock, ByRollback)
 	}
 	if len(r.chosen) == 0 {
 		return nil
 	}
-	slices.SortFunc(r.chosen, func(a, b choice) int { return cmp.Compare(a.m.name, b.m.name) })
 	return r.steps(clock, c.progress.CaughtUp, c.progress.Running, c.progress.Hold)
 }

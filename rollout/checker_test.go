@@ -362,8 +362,14 @@ func (c *checker) byRollout(f *fleet, step Step, t Tell, old Desired, is Told) {
 		f.fail("%s is told %s for no rollout: %+v", t.Host, t.Variable, t)
 		return
 	}
-	if is.Previous != old.Values[t.Variable] {
-		f.fail("%s: its document remembers %v, and it had %v", t.Host, is.Previous, old.Values[t.Variable])
+	before := old.Values[t.Variable]
+	if before.IsZero() { // it had drifted, or has been told nothing of it
+		if v := f.variables[t.Variable]; v.Accept(f.reports[t.Host].Actual[t.Variable]) == nil {
+			before = f.reports[t.Host].Actual[t.Variable]
+		}
+	}
+	if is.Previous != before {
+		f.fail("%s: its document remembers %v, and it had %v", t.Host, is.Previous, before)
 	}
 	by := old.Told[t.Variable].Rollout
 	want := r.Spec.To
@@ -378,7 +384,7 @@ func (c *checker) byRollout(f *fleet, step Step, t Tell, old Desired, is Told) {
 	if value, has := t.Desired.Values[t.Variable]; value != want || has == want.IsZero() {
 		f.fail("%s tells %s %v, want %v", step.Rollout, t.Host, value, want)
 	}
-	c.before[toldKey{step.Rollout, t.Host}] = old.Values[t.Variable]
+	c.before[toldKey{step.Rollout, t.Host}] = before
 	if by != "" && !f.newer(step.Rollout, by) {
 		f.fail("%s: %s takes back what %s told it", t.Host, step.Rollout, by)
 	}

@@ -318,7 +318,7 @@ func (m *member) judge() standing {
 			return standing{}
 		case ok && value == c.record.Spec.To:
 			return standing{state: had}
-		case ok && t.Rollout != "" && !c.newerThan(c.all[t.Rollout]):
+		case ok && t.Rollout != "" && !c.newerThan(c.all[t.Rollout]) && !c.gaveUp(c.all[t.Rollout]):
 			return standing{state: had} // by a newer rollout: a host is never taken back
 		case c.record.Spec.Remove && value.IsZero():
 			return standing{state: had}
@@ -330,6 +330,12 @@ func (m *member) judge() standing {
 		}
 	}
 	return standing{}
+}
+
+// gaveUp says whether o is a rollback of c that was cancelled: whom it took back
+// is c's again.
+func (c *cohort) gaveUp(o *cohort) bool {
+	return o != nil && o.record.Spec.Rollback == c.id && o.record.State == StateCancelled
 }
 
 // newerThan says whether c was created after d. Nothing is newer than a rollout

@@ -144,7 +144,7 @@ func (s *Snapshot) reopened(c *cohort, now time.Time) time.Duration {
 	if span.why.Code != "" || !span.from.After(c.progress.At) {
 		return 0
 	}
-	return min(now.Sub(span.from), s.charge)
+	return min(now.Sub(span.from), s.charge, max(0, s.Led(now)-c.progress.Led))
 }
 
 func (s *Snapshot) progressed(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) Progress {
@@ -309,6 +309,9 @@ func (d *Desired) set(name Name, v *Variable, value Value, h *host, by ID, gener
 	t.Checks = t.Checks[:min(len(t.Checks), maxChecks)]
 	if by != "" {
 		t.Previous = d.Values[name]
+		if actual := h.report.Actual[name]; t.Previous.IsZero() && v != nil && v.Accept(actual) == nil {
+			t.Previous = actual // it had drifted
+		}
 	}
 	d.Values[name] = value
 	if value.IsZero() {
@@ -348,13 +351,17 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 			return s.halt(c, now, hold)
 		}
 		return s.ramp(c, now, d)
+	case StatePaused: // by its rollback, which has a progress of its own; else its transition stopped the clock
+		if c.progress.Running {
+			return s.halt(c, now, Reason{Code: Paused, Detail: c.record.Why})
+		}
 	case StateCompleted:
 		if s.held().Code != "" || s.aborts[c.id].Sequence > c.record.Acknowledged || s.closed(c, now, d).Code != "" {
 			return nil
 		}
 		return s.ramp(c, now, d)
 	}
-	return nil // paused and frozen: their transition stopped the clock
+	return nil // frozen: its transition stopped the clock
 }
 
 // run is the step that lets a rollout leave pending. Without a canary, and if
@@ -440,6 +447,9 @@ func (s *Snapshot) done(c *cohort, now time.Time, clock time.Duration) bool {
 func (s *Snapshot) stand(c *cohort, now time.Time) time.Duration {
 	before, clock := c.progress.Elapsed, s.elapsed(c, now)
 	if c.active && c.record.State == StateRunning && clock > before {
+		if _, at, ok := c.gate(); ok && clock >= at {
+			clock = max(before, at-1)
+		}
 		if came, _, _ := newRound(s, c, now).places(before, clock); len(came) > 0 {
 			return max(before, came[0].at-1)
 		}

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -178,18 +177,14 @@ func (f *forecast) tell(m *member, at time.Time, canary bool) {
 	g := m.group
 	f.gone[m] = true
 	f.ofGroup[g]++
-	f.first = append(f.first, planned(m, g.had+g.told+f.ofGroup[g], at, canary))
-}
-
-func planned(m *member, position int, due time.Time, canary bool) Planned {
-	return Planned{m.name, m.group.role.name, m.host.report.Labels["zone"], position, due, canary}
+	f.first = append(f.first, Planned{m.name, g.role.name, m.host.report.Labels["zone"], g.had + g.told + f.ofGroup[g], at, canary})
 }
 
 // absent plans the hosts that a rollback tells at once.
 func (f *forecast) absent() {
 	for _, g := range f.c.groups {
 		for _, m := range g.members {
-			if m.state == untold && m.host.presence != Online && !m.outside {
+			if p := m.host.presence; m.state == untold && (p == Offline || p == Gone) && !m.outside {
 				f.tell(m, f.starts, false)
 			}
 		}
@@ -275,7 +270,11 @@ func (s *Snapshot) conflicts(c *cohort, p *Plan) []string {
 		}
 	}
 	shared, pinned, offline := map[ID]int{}, 0, 0
-	for _, g := range c.groups {
+	groups := c.groups
+	if s.away == 0 && len(s.pins) == 0 && !slices.ContainsFunc(s.ordered, func(o *cohort) bool { return o.id != c.id && o.record.State.Live() }) {
+		groups = nil // there is nothing to find
+	}
+	for _, g := range groups {
 		for _, m := range g.members {
 			if m.outside || m.state == told {
 				continue
@@ -399,8 +398,3 @@ func (f *forecast) wall(at time.Duration) time.Time {
 
 // untold counts the group's hosts that may still be told.
 func (g *group) untold() int { return g.n - g.had - g.told }
-
-// byDue orders a plan's hosts.
-func byDue(a, b Planned) int {
-	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Role, b.Role), cmp.Compare(a.Position, b.Position), cmp.Compare(a.Host, b.Host))
-}

@@ -107,7 +107,7 @@ func (r Reason) String() string {
 	case NotStarted:
 		return withDetail("its start has not come", r.Detail)
 	case WaitingForRollout:
-		return fmt.Sprintf("waits for %s to complete", r.Rollout)
+		return withDetail(fmt.Sprintf("waits for %s to complete", r.Rollout), r.Detail)
 	case AuditBehind:
 		return "the audit log is behind; nothing is told until it has caught up"
 	case InFlightLimit:

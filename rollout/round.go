@@ -10,8 +10,16 @@ import (
 
 // slot is a place on the ramp that has come.
 type slot struct {
-	at    time.Duration // on the ramp's clock
-	group *group
+	at     time.Duration // on the ramp's clock
+	group  *group
+	number int // in the group's line
+}
+
+// candidate is a due host that can be told now, and the number of its place in
+// its group's line.
+type candidate struct {
+	*member
+	number int
 }
 
 // choice is a host that is told, and the place that it fills.
@@ -27,8 +35,8 @@ type round struct {
 	s       *Snapshot
 	c       *cohort
 	now     time.Time
-	ready   map[*group][]*member // due hosts that can be told now, in order
-	unheard map[*group]Host      // a due host that may be online: see Unheard
+	ready   map[*group][]candidate // in order
+	unheard map[*group]Host        // a due host that may be online: see Unheard
 	chosen  []choice
 	inRole  map[*role]int  // chosen
 	inGroup map[*group]int // chosen
@@ -38,7 +46,7 @@ type round struct {
 func newRound(s *Snapshot, c *cohort, now time.Time) *round {
 	return &round{
 		s: s, c: c, now: now,
-		ready: map[*group][]*member{}, unheard: map[*group]Host{}, inRole: map[*role]int{}, inGroup: map[*group]int{},
+		ready: map[*group][]candidate{}, unheard: map[*group]Host{}, inRole: map[*role]int{}, inGroup: map[*group]int{},
 	}
 }
 
@@ -65,15 +73,16 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 			clock++
 		}
 	}
+	jumped := false
 	if floor := c.floor(); clock < floor && c.record.State == StateRunning {
-		clock = floor // an operator let it jump
+		clock, jumped = floor, true // an operator let it jump
 	}
 	if gated = gated && clock >= gateAt; gated {
 		clock = gateAt - 1
 	}
 	onTime, overdue, next := r.places(before, clock)
 	for _, p := range onTime {
-		switch ready := len(r.ready[p.group]) > 0; {
+		switch ready := len(r.ready[p.group]) > 0 && r.ready[p.group][0].number <= p.number; { // nobody moves up
 		case !ready && r.unheard[p.group] != "":
 			hold, clock = Reason{Code: HostUnheard, Host: r.unheard[p.group]}, p.at-1
 		case !ready || !r.roleRoom(p.group.role):
@@ -113,6 +122,9 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 			return []Step{s.complete(c, now, clock)}
 		}
 	}
+	if _, at, ok := c.gate(); ok && clock < at {
+		next = earlier(next, at) // to wait at it
+	}
 	if clock < c.length() {
 		next = earlier(next, c.length()) // to end the ramp
 	}
@@ -120,7 +132,7 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 		d.wake(now.Add(next - clock))
 	}
 	d.wake(r.wake)
-	if len(r.chosen) == 0 && len(onTime) == 0 {
+	if len(r.chosen) == 0 && len(onTime) == 0 && (!jumped || clock == before) {
 		return s.note(c, now, clock, running, hold)
 	}
 	if c.record.State == StateCompleted && len(r.chosen) == 0 {
@@ -159,12 +171,12 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 			fresh = 0 // a layer only catches up
 		}
 		for i := quota - fresh + 1; i <= quota; i++ {
-			onTime = append(onTime, slot{l.due(i), g})
+			onTime = append(onTime, slot{l.due(i), g, i})
 		}
 		overdue += len(g.due) - fresh
-		for _, m := range g.due {
+		for i, m := range g.due {
 			if ready, at := r.tellable(m.host); ready {
-				r.ready[g] = append(r.ready[g], m)
+				r.ready[g] = append(r.ready[g], candidate{m, g.told + i + 1})
 			} else if m.host.presence == Unheard && !m.host.pinned(r.c.record.Spec.Variable) {
 				r.unheard[g] = m.host.name
 			} else {
@@ -230,7 +242,7 @@ func (r *round) full() Reason {
 
 // choose tells the group's next host that is ready.
 func (r *round) choose(g *group, at time.Duration, code Code) {
-	m := r.ready[g][0]
+	m := r.ready[g][0].member
 	r.ready[g] = r.ready[g][1:]
 	r.take(m, at, code)
 }

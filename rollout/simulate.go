@@ -15,9 +15,10 @@ import (
 // host is told, and when the ramp ends. Where nothing defers anybody, each is
 // told at its own place.
 func (f *forecast) simulate(w without) ([]Planned, time.Time) {
-	s := &simulation{forecast: f, air: f.newAirspace(f.starts), clock: f.clock, wall: f.resumes, cal: f.cal, without: w, gap: f.c.gap()}
+	spec := &f.c.record.Spec
+	s := &simulation{forecast: f, defers: len(f.s.pins) > 0 || len(f.c.under) > 0 || spec.Settle > 0, air: f.newAirspace(f.starts), clock: f.clock, wall: f.resumes, cal: f.cal, without: w, gap: f.c.gap()}
 	if w.blackouts {
-		s.cal = newCalendar(f.c.record.Spec.Windows, nil)
+		s.cal = newCalendar(spec.Windows, nil)
 	}
 	if w.fleet {
 		s.air.limit = len(f.c.groups) + f.c.n
@@ -27,12 +28,13 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 	s.lanes()
 	for len(s.queue) > 0 {
 		l := s.queue[0]
-		at := l.at
-		s.catchUp(at)
-		s.to(at)
-		if !s.place(l) {
-			s.wait(l)
+		s.catchUp(l.at)
+		s.to(l.at)
+		if !s.air.room() && s.canTell(l) {
+			s.hold(l.at)
+			continue
 		}
+		s.place(l)
 		if l.step() {
 			heap.Fix(&s.queue, 0)
 		} else {
@@ -43,7 +45,6 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 	end := f.c.record.ends(s.cal, s.wall, max(0, f.c.length()-max(s.clock, f.c.floor())))
 	s.to(f.c.length())
 	s.catchUp(-1)
-	slices.SortStableFunc(s.hosts, byDue)
 	if n := len(s.hosts); n > 0 && s.hosts[n-1].Due.After(end) {
 		end = s.hosts[n-1].Due
 	}
@@ -54,6 +55,7 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 type simulation struct {
 	*forecast
 	without
+	defers   bool // something may defer single hosts
 	cal      *calendar
 	air      *airspace
 	wall     time.Time
@@ -61,7 +63,10 @@ type simulation struct {
 	gap      time.Duration
 	caughtUp time.Duration
 	queue    lanes
-	late     []*lane // with hosts that wait, in the order of their keys
+	lapsed   []*lane // whose places came at lapsedAt, and whose hosts wait since
+	lapsedAt time.Duration
+	late     []*lane       // with hosts that wait, in the order of their keys
+	idle     time.Duration // nobody who waits can be told before the clock shows it
 	hosts    []Planned
 }
 
@@ -72,10 +77,20 @@ type lane struct {
 	line  line
 	at    time.Duration // of the next place
 	next  int           // its number
-	rest  []*member
+	all   []upcoming
+	rest  []upcoming // of all
 	told  int
 	wait  []*member
 	ready time.Time // nobody in wait is, before
+}
+
+// upcoming is a host with its place. What a plan of a million hosts needs of it
+// is copied here, on all processors.
+type upcoming struct {
+	at   time.Duration
+	host Host
+	zone Word
+	m    *member
 }
 
 // step goes on to the next place that has a host; false: there is none.
@@ -89,7 +104,7 @@ func (l *lane) begin() bool {
 	if len(l.rest) == 0 || l.next > l.line.t {
 		return false
 	}
-	l.at = l.line.due(l.next)
+	l.at = l.rest[0].at
 	return true
 }
 
@@ -132,15 +147,25 @@ func (s *simulation) lane(g *group) lane {
 		l.line.t, l.told = l.line.t-s.ofGroup[g], g.told
 	}
 	l.next = l.told + 1
-	l.rest = make([]*member, 0, max(0, min(l.line.t-l.told, g.untold())))
+	l.rest = make([]upcoming, 0, max(0, min(l.line.t-l.told, g.untold())))
+	zone := slices.Index(s.c.record.Spec.Spread, "zone")
 	for _, m := range g.queue {
-		if len(l.rest) >= l.line.t-l.told {
+		place := l.next + len(l.rest)
+		if place > l.line.t {
 			break
 		}
-		if m.state == untold && !s.gone[m] {
-			l.rest = append(l.rest, m)
+		if m.state != untold || len(s.gone) > 0 && s.gone[m] {
+			continue
 		}
+		u := upcoming{at: l.line.due(place), host: m.name, m: m}
+		if zone >= 0 {
+			u.zone = m.spread[zone]
+		} else {
+			u.zone = m.host.report.Labels["zone"]
+		}
+		l.rest = append(l.rest, u)
 	}
+	l.all = l.rest
 	return l
 }
 
@@ -159,40 +184,85 @@ func (s *simulation) to(at time.Duration) {
 	s.air.land(s.wall)
 }
 
-// place fills the lane's next place with the first of its hosts that can be
-// told; false: there is none.
-func (s *simulation) place(l *lane) bool {
-	m := l.rest[0]
-	if s.readyAt(m).After(s.wall) && !s.anyReady(l) || !s.roleRoom(l) {
-		return false
-	}
-	for !s.air.room() { // the clock stands
-		s.wall = soon(s.cal, s.air.next())
-		s.air.land(s.wall)
-	}
-	if s.anyReady(l) { // one that waits is first
-		s.wait(l)
-		m = s.pick(l)
-	}
-	s.tell(l, m)
-	return true
+// canTell says whether one of the lane's hosts whose places have come can be
+// told, if there is room for it in the fleet.
+func (s *simulation) canTell(l *lane) bool {
+	return s.roleRoom(l) && (s.anyReady(l) || !s.readyAt(l.rest[0].m).After(s.wall))
 }
 
-func (s *simulation) tell(l *lane, m *member) {
+// place fills the lane's next place with the first of its hosts that can be
+// told. If there is none, the place's own host waits.
+func (s *simulation) place(l *lane) {
+	switch u := l.rest[0]; {
+	case !s.canTell(l):
+		s.wait(l)
+		if s.lapsedAt != l.at {
+			s.lapsedAt, s.lapsed = l.at, s.lapsed[:0]
+		}
+		s.lapsed = append(s.lapsed, l)
+	case s.anyReady(l): // one that waits goes first
+		s.wait(l)
+		s.pick(l)
+	default:
+		s.tell(l, u.host, u.zone)
+	}
+}
+
+// hold lets the clock stand until somebody has confirmed. The places of that
+// very time whose hosts wait since have not come then.
+func (s *simulation) hold(at time.Duration) {
+	s.idle = 0
+	s.wall = soon(s.cal, s.air.next())
+	s.air.land(s.wall)
+	if s.lapsedAt != at {
+		return
+	}
+	for _, l := range slices.Backward(s.lapsed) {
+		last := len(l.wait) - 1
+		if last < 0 || l.next-1 < 1 || l.all[len(l.all)-len(l.rest)-1].m != l.wait[last] {
+			continue
+		}
+		ended := len(l.rest) == 0
+		l.wait = l.wait[:last]
+		if last == 0 {
+			s.forget(l)
+		}
+		l.rest = l.all[len(l.all)-len(l.rest)-1:]
+		l.next--
+		l.begin()
+		if ended {
+			s.queue = append(s.queue, l)
+		}
+	}
+	s.lapsed = s.lapsed[:0]
+	heap.Init(&s.queue)
+}
+
+func (s *simulation) forget(l *lane) {
+	s.late = slices.DeleteFunc(s.late, func(o *lane) bool { return o == l })
+}
+
+func (s *simulation) tell(l *lane, host Host, zone Word) {
 	l.told++
-	s.hosts = append(s.hosts, planned(m, l.group.had+l.told, s.wall, false))
+	s.hosts = append(s.hosts, Planned{host, l.group.role.name, zone, l.group.had + l.told, s.wall, false})
 	s.air.launch(l.group.role, s.wall)
 }
 
-// wait lets the host of the lane's next place wait.
+// wait lets the host of the lane's next place wait, unless that has no end.
 func (s *simulation) wait(l *lane) {
+	m := l.rest[0].m
+	at := s.readyAt(m)
+	if at.Equal(forever) {
+		return
+	}
+	s.idle = 0
 	if len(l.wait) == 0 {
 		i, _ := slices.BinarySearchFunc(s.late, l, func(a, b *lane) int { return cmp.Compare(a.group.key, b.group.key) })
 		s.late = slices.Insert(s.late, i, l)
 		l.ready = time.Time{}
 	}
-	l.wait = append(l.wait, l.rest[0])
-	if at := s.readyAt(l.rest[0]); at.Before(l.ready) {
+	l.wait = append(l.wait, m)
+	if at.Before(l.ready) {
 		l.ready = at
 	}
 }
@@ -200,6 +270,9 @@ func (s *simulation) wait(l *lane) {
 // readyAt is when the host can be told: not after the wall clock, if nothing
 // defers it.
 func (s *simulation) readyAt(m *member) time.Time {
+	if !s.defers {
+		return time.Time{}
+	}
 	h := m.host
 	switch {
 	case h.pinned(s.c.record.Spec.Variable):
@@ -235,15 +308,15 @@ func (s *simulation) anyReady(l *lane) bool {
 	return false
 }
 
-// pick takes the first of the lane's waiting hosts that can be told.
-func (s *simulation) pick(l *lane) *member {
+// pick tells the first of the lane's waiting hosts that can be told.
+func (s *simulation) pick(l *lane) {
 	i := slices.IndexFunc(l.wait, func(m *member) bool { return !s.readyAt(m).After(s.wall) })
 	m := l.wait[i]
 	l.wait = slices.Delete(l.wait, i, i+1)
 	if len(l.wait) == 0 {
-		s.late = slices.DeleteFunc(s.late, func(o *lane) bool { return o == l })
+		s.forget(l)
 	}
-	return m
+	s.tell(l, m.name, m.host.report.Labels["zone"])
 }
 
 // catchUp tells hosts that wait, one a gap, the oldest place first, until the
@@ -255,7 +328,7 @@ func (s *simulation) catchUp(until time.Duration) {
 		if s.caughtUp >= 0 {
 			at = max(at, s.caughtUp+s.gap)
 		}
-		if until >= 0 && at >= until {
+		if until >= 0 && max(at, s.idle) >= until {
 			return
 		}
 		s.to(at)
@@ -268,6 +341,7 @@ func (s *simulation) catchUp(until time.Duration) {
 			}
 			at = s.clock + s.cal.open(s.wall, next, 1<<62)
 			if until >= 0 && at >= until {
+				s.idle = at
 				return
 			}
 			s.clock, s.wall = at, soon(s.cal, next)
@@ -282,7 +356,7 @@ func (s *simulation) catchUp(until time.Duration) {
 			s.air.land(s.wall)
 			continue
 		}
-		s.tell(best, s.pick(best))
+		s.pick(best)
 		s.caughtUp = s.clock
 	}
 }

@@ -43,6 +43,7 @@ type Snapshot struct {
 	fleetwide []*Blackout   // those without a where, by name
 	scopes    map[ID]*scope // those with one
 	waiting   []*host       // that may need a document that no rollout gives them
+	away      int           // hosts that aren't online
 	behind    bool          // the audit log
 	led       time.Duration
 	ledAt     time.Time
@@ -148,6 +149,11 @@ func (s *Snapshot) PutDesired(name Host, d *Desired) {
 	}
 	h.desired, h.damaged, h.unfit, h.decommissioned = d, false, false, false
 	h.floor = max(h.floor, d.Generation)
+	for _, m := range slices.Clone(h.members) {
+		if m.cohort.rollback() && !m.cohort.selects(h) {
+			h.leave(m.cohort)
+		}
+	}
 	s.enlistIfMissing(h)
 	for _, c := range s.ordered {
 		if c.active && c.rollback() && !slices.ContainsFunc(h.members, func(m *member) bool { return m.cohort == c }) {
@@ -205,6 +211,11 @@ func (s *Snapshot) PutPresence(name Host, p Presence) bool {
 		return false
 	}
 	counted := h.counts()
+	if h.presence == Online {
+		s.away++
+	} else if p == Online {
+		s.away--
+	}
 	h.presence = p
 	if counted != h.counts() {
 		s.enlist(h)
@@ -259,6 +270,7 @@ func (s *Snapshot) host(name Host) *host {
 	if h == nil {
 		h = &host{name: name}
 		s.hosts[name] = h
+		s.away++
 	}
 	return h
 }
@@ -299,7 +311,7 @@ func (s *Snapshot) activate(variable Name) {
 			c.clear()
 		}
 		for _, h := range s.hosts { // who is covered by a newer rollout has changed
-			h.update()
+			s.refresh(h)
 		}
 	}
 }

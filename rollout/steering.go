@@ -124,7 +124,7 @@ func (s *Snapshot) Release(id ID, name Host, by ID, why string, now time.Time) (
 		return Step{}, refusef("%s has confirmed: it holds no place", name)
 	case !h.fit():
 		return Step{}, refusef("the document of %s is damaged", name)
-	case s.Stopped():
+	case s.held().Code != "":
 		return Step{}, refusef("%s", s.held())
 	}
 	t := Tell{
@@ -154,7 +154,7 @@ func (s *Snapshot) Rollback(id ID, to Value, over Duration, by ID, why, seed str
 	if over == 0 {
 		over = Duration(max(time.Second, min(s.elapsed(c, now), c.length())/10))
 	}
-	spec := Spec{Name: s.rollbackName(id), Variable: c.record.Spec.Variable, To: to, Rollback: id, Ramp: Ramp{Over: over}}
+	spec := Spec{Name: s.rollbackName(id), Variable: c.record.Spec.Variable, To: to, Rollback: id, Ramp: Ramp{Over: over}, InFlight: c.record.Spec.InFlight}
 	if err := s.check(spec, v, nil); err != nil {
 		return Step{}, err
 	}
@@ -189,7 +189,7 @@ func (s *Snapshot) canRollBack(c *cohort) error {
 			return refusef("%s takes its hosts back already", o.id)
 		case o.rollback() && o.record.State.Live():
 			return refusef("%s is taking hosts back: wait for it, or cancel it", o.id)
-		case !o.rollback() && o.newerThan(c):
+		case !o.rollback() && o.newerThan(c) && o.record.State != StateCancelled:
 			return refusef("%s is newer: only a variable's newest rollout can be rolled back", o.id)
 		}
 	}

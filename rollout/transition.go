@@ -166,11 +166,16 @@ func (s *Snapshot) Resume(id, by ID, why string, acknowledge uint64, now time.Ti
 	newest := s.aborts[id]
 	aborted := newest.Sequence > c.record.Acknowledged
 	if back := s.rolledBack(c); back != nil {
-		return Step{}, refusef("%s has taken back, or takes back, what %s told: cancel %s and start another rollout", back.id, id, id)
+		if back.record.State.Live() {
+			return Step{}, refusef("%s is taking back what %s told: cancel it first", back.id, id)
+		}
+		return Step{}, refusef("%s has taken back what %s told: start another rollout, with supersedes: %s", back.id, id, id)
 	}
 	switch {
 	case c.record.State != StatePaused && c.record.State != StateFrozen && (c.record.State != StateCompleted || !aborted):
 		return Step{}, refusef("%s is %s: only a paused or frozen rollout can be resumed", id, c.record.State)
+	case c.record.State == StateCompleted && !c.active:
+		return Step{}, refusef("%s has ended", id)
 	case aborted && acknowledge == 0:
 		return Step{}, refusef("%s is frozen by abort %d (%s): resume it with --acknowledge %d", id, newest.Sequence, newest.Why, newest.Sequence)
 	case acknowledge != 0 && acknowledge != newest.Sequence:
