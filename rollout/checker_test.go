@@ -385,7 +385,8 @@ func (c *checker) byRollout(f *fleet, step Step, t Tell, old Desired, is Told) {
 		f.fail("%s tells %s %v, want %v", step.Rollout, t.Host, value, want)
 	}
 	c.before[toldKey{step.Rollout, t.Host}] = before
-	if by != "" && !f.newer(step.Rollout, by) {
+	given := f.rollouts[by].Spec.Rollback == step.Rollout && f.rollouts[by].State == StateCancelled // the host is its again
+	if by != "" && !given && !f.newer(step.Rollout, by) {
 		f.fail("%s: %s takes back what %s told it", t.Host, step.Rollout, by)
 	}
 	if f.pinned(t.Host, t.Variable) {
@@ -422,9 +423,11 @@ func (c *checker) watch(f *fleet, more bool) {
 			delete(c.baking, id)
 			continue
 		}
+		if r.State == StatePaused || f.held() {
+			continue // nobody looks at the canaries
+		}
 		v := f.look(id)
-		pickable := r.State == StateRunning && !f.held() && !more
-		if _, stand := v.canaries(f.now); !stand && (pickable || v.inFlight > 0) {
+		if _, stand := v.canaries(f.now); !stand && (!more || v.inFlight > 0) {
 			delete(c.baking, id)
 		} else if _, ok := c.baking[id]; !ok && stand {
 			c.baking[id] = f.ledNow()

@@ -194,7 +194,7 @@ func (st *store) stateOf(id ID, h Host) memberState {
 		return untold
 	case ok && d.Values[spec.Variable] == spec.To, d.Generation > 0 && spec.Remove && d.Values[spec.Variable].IsZero():
 		return had
-	case t.Rollout != "" && st.newer(t.Rollout, id):
+	case t.Rollout != "" && st.newer(t.Rollout, id) && !(st.rollouts[t.Rollout].Spec.Rollback == id && st.rollouts[t.Rollout].State == StateCancelled):
 		return had // never taken back
 	}
 	for other, o := range st.rollouts {
