@@ -22,7 +22,7 @@ func (s *Snapshot) startClock(c *cohort, r Record, now time.Time, cal *calendar)
 			due = from
 		}
 	}
-	if due.After(c.progress.At) && now.Sub(due) <= s.charge {
+	if due.After(c.progress.At) && now.Sub(due) <= s.moment(now) {
 		r.Clock = due
 	}
 	r.Length = openLength(&r.Spec, r.Clock)
@@ -124,6 +124,9 @@ func (r *round) canaries() (w wanted) {
 			w.n++
 			if ready, at := r.tellable(m.host); ready {
 				out = append(out, m)
+				for _, b := range m.host.under { // it may be deferred before the calendar opens
+					r.settles(b.calendar.at(r.now).until)
+				}
 			} else if m.host.presence == Unheard && !m.host.pinned(c.record.Spec.Variable) {
 				w.unheard = m.host.name
 			} else {

@@ -133,8 +133,7 @@ func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
 
 // reopened is for how long the calendar has been open that holds the ramp's
 // clock: a scheduler takes a moment to notice, and without that moment a ramp
-// whose windows are counted would end a window later. It is no more than what
-// the leaders' clock is charged at once.
+// whose windows are counted would end a window later.
 func (s *Snapshot) reopened(c *cohort, now time.Time) time.Duration {
 	code := c.progress.Hold.Code
 	if c.record.State != StateRunning || c.record.Clock.IsZero() || code != OutsideWindow && code != InBlackout {
@@ -144,8 +143,12 @@ func (s *Snapshot) reopened(c *cohort, now time.Time) time.Duration {
 	if span.why.Code != "" || !span.from.After(c.progress.At) {
 		return 0
 	}
-	return min(now.Sub(span.from), s.charge, max(0, s.Led(now)-c.progress.Led))
+	return min(now.Sub(span.from), s.moment(now))
 }
+
+// moment is how late a scheduler that leads can be with a decision: what hasn't
+// been renewed. One that has just taken over was late with nothing.
+func (s *Snapshot) moment(now time.Time) time.Duration { return s.Led(now) - s.led }
 
 func (s *Snapshot) progressed(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) Progress {
 	return Progress{
