@@ -223,12 +223,18 @@ func origin(h subjects.Header) uint64 {
 	return n
 }
 
-// sentence reads the reason that the scheduler's records carry.
-func sentence(m bus.Msg) string {
-	var r rollout.Reason
+// reason reads the reason that the scheduler's records carry; the zero Reason
+// where there is none.
+func reason(m bus.Msg) (r rollout.Reason) {
 	if json.Unmarshal([]byte(m.Header.Get(subjects.HeaderReason)), &r) != nil {
-		return ""
+		return rollout.Reason{}
 	}
+	return r
+}
+
+// sentence is that reason for people, or "".
+func sentence(m bus.Msg) string {
+	r := reason(m)
 	if r.Code == rollout.ByOperator {
 		return cmp.Or(r.Detail, "applied")
 	}
@@ -294,6 +300,8 @@ func brakeRecord(r *AuditRecord, m bus.Msg) {
 	}
 }
 
+// rolloutRecord reads a rollout's record. What is no transition (an approval, an
+// advance, a changed document) is said in its header alone.
 func rolloutRecord(r *AuditRecord, m bus.Msg) {
 	if id, err := rollout.ParseID("rollout", r.Name); err == nil {
 		r.Rollout = id
@@ -303,11 +311,15 @@ func rolloutRecord(r *AuditRecord, m bus.Msg) {
 		r.Reason = byHand(m)
 		return
 	}
-	if !rec.Changed.IsZero() {
+	if m.Header.Get(subjects.HeaderTime) == "" && !rec.Changed.IsZero() {
 		r.Time = rec.Changed
 	}
-	r.Actor = string(rec.By)
+	r.Actor = cmp.Or(r.Actor, string(rec.By))
 	r.Variable, r.Value = rec.Spec.Variable, rec.Spec.To
+	if reason(m).Code == rollout.ByOperator {
+		r.Reason = sentence(m)
+		return
+	}
 	r.Reason = string(rec.State)
 	if rec.Why != "" && rec.Why != string(rec.State) {
 		r.Reason += ": " + rec.Why

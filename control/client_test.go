@@ -199,6 +199,40 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// The record of a rollout that was steered says only in its header who did what
+// and when; the rest of it is of the last transition.
+func TestAuditOfASteeredRollout(t *testing.T) {
+	nc, js := start(t)
+	then := time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
+	record := func(by rollout.ID, at time.Time, reason rollout.Reason) {
+		t.Helper()
+		put(t, js, bus.Message{
+			Subject: subjects.KindRollout.Subject("up"),
+			Header: subjects.Header{
+				subjects.HeaderActor: {string(by)}, subjects.HeaderTime: {at.Format(time.RFC3339Nano)},
+				subjects.HeaderReason: {string(encode(t, reason))},
+			},
+			Data: encode(t, rollout.Record{
+				Spec:  rollout.Spec{Name: "up", Variable: "docker_version", To: value(t, "1.12.3"), Ramp: rollout.Ramp{Over: 1e9}},
+				State: rollout.StateFrozen, Why: "users see errors", By: "alice", Author: "alice", Changed: then,
+			}),
+		})
+	}
+	record("alice", then, rollout.Reason{Code: rollout.Frozen, Detail: "users see errors"})
+	record("bob", then.Add(time.Minute), rollout.Reason{Code: rollout.ByOperator, Detail: "approved: looks good"})
+	audited(t, js, 2)
+	all := read(t, client(t, nc), control.AuditFilter{Rollout: "up"})
+	if len(all) != 2 {
+		t.Fatalf("%d records: %+v", len(all), all)
+	}
+	if r := all[0]; r.Reason != "frozen: users see errors" || r.Actor != "alice" || !r.Time.Equal(then) {
+		t.Errorf("the transition is %+v", r)
+	}
+	if r := all[1]; r.Reason != "approved: looks good" || r.Actor != "bob" || !r.Time.Equal(then.Add(time.Minute)) || r.Value.Text() != "1.12.3" {
+		t.Errorf("the approval is %+v", r)
+	}
+}
+
 func TestAuditWithoutALog(t *testing.T) {
 	nc, js := start(t)
 	if err := js.DeleteStream(within(t), subjects.AuditStream); err != nil {
