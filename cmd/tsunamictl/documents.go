@@ -187,7 +187,7 @@ var documentColumns = map[string][]string{
 	control.KindVariable: {"NAME", "TYPE", "INITIAL", "ALLOWS"},
 	control.KindRollout:  {"NAME", "VARIABLE", "TO", "RAMP", "WHERE"},
 	control.KindBlackout: {"NAME", "TIMES", "WHERE", "WHY"},
-	control.KindPin:      {"HOST", "VALUES", "UNTIL", "BY", "WHY"},
+	control.KindPin:      {"HOST", "VALUES", "UNTIL", "WHY"},
 }
 
 func (a *app) emitDocuments(kind string, one bool, docs []control.Document) error {
@@ -224,7 +224,7 @@ func (a *app) emitDocuments(kind string, one bool, docs []control.Document) erro
 			case d.Blackout != nil:
 				t.row(d.Blackout.Name, blackoutTimes(d.Blackout), d.Blackout.Where, d.Blackout.Why)
 			case d.Pin != nil:
-				t.row(d.Pin.Host, pairs(d.Pin.Values), local(d.Pin.Until), d.Pin.By, d.Pin.Why)
+				t.row(d.Pin.Host, pairs(d.Pin.Values), local(d.Pin.Until), d.Pin.Why)
 			}
 		}
 		t.print(a.out)
