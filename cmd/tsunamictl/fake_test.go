@@ -254,9 +254,7 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 		if s := q.Rollout; s != nil && s.Variable == "nobody" {
 			return nil, &rollout.FieldError{Field: "variable", Problem: "there is no variable nobody: apply its document first"}
 		}
-		p := plan()
-		p.Zones = p.Zones[:1]
-		return p, nil
+		return plan(), nil
 	case control.RolloutPause:
 		return become(rollout.StatePaused)
 	case control.RolloutResume:
