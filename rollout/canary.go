@@ -151,8 +151,11 @@ func (r *round) canaries() (w wanted) {
 		if spec.Hosts == 0 {
 			missing = c.n
 		}
-		for _, g := range c.groups {
-			w.ready = append(w.ready, take(g, missing)...)
+		if missing <= 0 {
+			return w
+		}
+		for _, g := range c.groups { // all that could be one, so that it doesn't matter in how many rounds they are told
+			w.ready = append(w.ready, take(g, c.n)...)
 		}
 		slices.SortFunc(w.ready, func(a, b *member) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.name, b.name)) })
 		w.ready = w.ready[:max(0, min(len(w.ready), missing))]

@@ -20,9 +20,9 @@ type Planned struct {
 // calendars holds the rollout, approvals are given at once, and offline hosts
 // are back in time.
 type Plan struct {
-	Starts time.Time // when the first host may be told
-	Clock  time.Time // when the ramp's clock starts, or started
-	Ends   time.Time
+	Starts time.Time     // when the first host may be told
+	Clock  time.Time     // when the ramp's clock starts, or started
+	Ends   time.Time     // the zero time: never, as far as its calendar is known
 	Length time.Duration // of the ramp, on its clock
 	Target int           // hosts that are to have the value at the end
 	Told   int           // hosts that had their turn before
@@ -103,13 +103,17 @@ func (s *Snapshot) plan(c *cohort, o PlanOptions, now time.Time) Plan {
 	c = f.c
 	p := Plan{Starts: f.starts, Clock: f.clockStarts, Length: c.length(), Target: c.target(), Told: c.told + c.had}
 	p.Hosts, p.Ends = f.simulate(without{})
+	shown := p.Ends
+	if p.Ends.IsZero() {
+		shown = f.starts.AddDate(1, 0, 0)
+	}
 	p.Roles = s.roles(f)
 	p.Costs = f.costs(p.Ends)
-	for at := f.starts; at.Before(p.Ends) && len(p.Closed) < maxClosures; {
+	for at := f.now; at.Before(shown) && len(p.Closed) < maxClosures; {
 		span := f.cal.at(at)
 		until := span.until
-		if until.IsZero() || until.After(p.Ends) {
-			until = p.Ends
+		if until.IsZero() || until.After(shown) {
+			until = shown
 		}
 		if span.why.Code != "" {
 			p.Closed = append(p.Closed, Closure{at, until, span.why})
@@ -129,6 +133,7 @@ type forecast struct {
 	// now, from today's roles, and has its length from when its clock will start.
 	c           *cohort
 	cal         *calendar
+	now         time.Time     // of the plan, or when the rollout is to start
 	starts      time.Time     // when somebody may be told again
 	clockStarts time.Time     // when the ramp's clock starts, or did
 	resumes     time.Time     // when it goes on
@@ -156,7 +161,7 @@ func (s *Snapshot) forecast(c *cohort, o PlanOptions, now time.Time) *forecast {
 			now = r.Spec.Start
 		}
 	}
-	f.starts = soon(f.cal, now)
+	f.now, f.starts = now, soon(f.cal, now)
 	f.clock = s.stand(c, now)
 	f.resumes, f.clockStarts = f.starts, r.Clock
 	if c.rollback() {
@@ -234,7 +239,7 @@ type without struct{ fleet, role, blackouts bool }
 func (f *forecast) costs(ends time.Time) map[Code]time.Duration {
 	out := map[Code]time.Duration{}
 	try := func(code Code, w without) {
-		if _, other := f.simulate(w); ends.Sub(other) >= time.Second {
+		if _, other := f.simulate(w); !ends.IsZero() && ends.Sub(other) >= time.Second {
 			out[code] = ends.Sub(other)
 		}
 	}
@@ -255,6 +260,9 @@ func (f *forecast) costs(ends time.Time) map[Code]time.Duration {
 func (s *Snapshot) conflicts(c *cohort, p *Plan) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if p.Ends.IsZero() {
+		add("its calendar doesn't open for long enough in the years to come: it never ends")
+	}
 	named := map[ID]bool{}
 	for _, x := range p.Closed {
 		if id := x.Why.Blackout; id != "" && !named[id] {

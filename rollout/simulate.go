@@ -30,6 +30,9 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 		l := s.queue[0]
 		s.catchUp(l.at)
 		s.to(l.at)
+		if s.never {
+			return s.hosts, time.Time{}
+		}
 		if !s.air.room() && s.canTell(l) {
 			s.hold(l.at)
 			continue
@@ -45,6 +48,9 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 	end := f.c.record.ends(s.cal, s.wall, max(0, f.c.length()-max(s.clock, f.c.floor())))
 	s.to(f.c.length())
 	s.catchUp(-1)
+	if s.never {
+		return s.hosts, time.Time{}
+	}
 	if n := len(s.hosts); n > 0 && s.hosts[n-1].Due.After(end) {
 		end = s.hosts[n-1].Due
 	}
@@ -66,6 +72,7 @@ type simulation struct {
 	lapsed   []*lane // whose places came at lapsedAt, and whose hosts wait since
 	lapsedAt time.Duration
 	late     []*lane       // with hosts that wait, in the order of their keys
+	never    bool          // the calendar doesn't open again
 	idle     time.Duration // nobody who waits can be told before the clock shows it
 	hosts    []Planned
 }
@@ -175,11 +182,13 @@ func (s *simulation) to(at time.Duration) {
 		s.clock = floor // an operator let it jump
 	}
 	if at > s.clock {
-		if t := s.cal.after(s.wall, at-s.clock); !t.IsZero() {
+		t := s.cal.after(s.wall, at-s.clock)
+		if s.never = s.never || t.IsZero(); !s.never {
 			s.wall = t
 		}
 		s.clock = at
 	}
+	s.never = s.never || s.cal.after(s.wall, 0).IsZero()
 	s.wall = soon(s.cal, s.wall)
 	s.air.land(s.wall)
 }
