@@ -282,7 +282,7 @@ func (c *Client) confirmation(ctx context.Context, p *Past, told rollout.Told, u
 		if until > 0 && r.Generation >= until {
 			break
 		}
-		if confirms(&r, p.Variable, p.Value, told) {
+		if r.Confirms(p.Variable, p.Value, told) {
 			p.Confirmed = p.At.IsZero() || !m.Time.After(p.At)
 			if !p.ConfirmedUnknown {
 				p.ConfirmedAt = m.Time
@@ -291,28 +291,4 @@ func (c *Client) confirmation(ctx context.Context, p *Past, told rollout.Told, u
 		}
 	}
 	return nil
-}
-
-// confirms says whether a report confirms a value by the rule that the
-// scheduler goes by (design.md §6, "In flight").
-func confirms(r *rollout.Report, variable rollout.Name, value rollout.Value, told rollout.Told) bool {
-	if r.Generation < told.Generation {
-		return false
-	}
-	switch r.Enact[variable].Status {
-	case rollout.Unenacted, "":
-		if !told.File {
-			return false
-		}
-	default:
-		if !value.Matches(r.Actual[variable]) {
-			return false
-		}
-	}
-	for _, id := range told.Checks {
-		if check := r.Checks[id]; check.Status != rollout.Passing || check.Generation < told.Generation {
-			return false
-		}
-	}
-	return true
 }

@@ -344,10 +344,13 @@ func (c *cohort) newerThan(d *cohort) bool {
 	return d != nil && cmp.Or(c.record.Created.Compare(d.record.Created), cmp.Compare(c.id, d.id)) > 0
 }
 
-// confirms says whether the host runs the value that it was told, and the
-// checks that were green then have passed since.
-func (h *host) confirms(name Name, v Value, t Told) bool {
-	r := h.report
+func (h *host) confirms(name Name, v Value, t Told) bool { return h.report.Confirms(name, v, t) }
+
+// Confirms says whether the report's host runs the value that it was told, and
+// the checks that were green then have passed since; the zero Value asks whether
+// it has taken the document that is without the variable. There may be no
+// report: nil confirms nothing.
+func (r *Report) Confirms(name Name, v Value, t Told) bool {
 	if r == nil || r.Generation < t.Generation {
 		return false
 	}
