@@ -205,20 +205,15 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, d := range documents {
-			if d.Variable != nil {
+			switch {
+			case d.Variable != nil:
 				variables[d.Variable.Name] = d.Variable
-				if err := d.Variable.Validate(); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
-			} else {
+			case d.Rollout != nil:
 				rollouts = append(rollouts, d)
 			}
 		}
 	}
 	for _, d := range rollouts {
-		if err := d.Rollout.Validate(); err != nil {
-			t.Errorf("%s: %v", d.File, err)
-		}
 		v := variables[d.Rollout.Variable]
 		if v == nil {
 			t.Errorf("%s: no example has the variable %s", d.File, d.Rollout.Variable)
