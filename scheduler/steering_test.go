@@ -37,11 +37,11 @@ func (r *rig) runs(name rollout.Host, want string) {
 	})
 }
 
-// deaf runs a host that reports itself and then takes no document any more.
+// deaf runs a host that reports itself, as held, and takes no document.
 func (r *rig) deaf(name, role, actual string) {
 	r.t.Helper()
 	js := must(jetstream.New(r.connect()))
-	report := rollout.Report{Role: rollout.Word(role), Boot: "b1", Actual: rollout.Document{"docker_version": must(rollout.StringValue(actual))}}
+	report := rollout.Report{Role: rollout.Word(role), Boot: "b1", Held: "observe-only", Actual: rollout.Document{"docker_version": must(rollout.StringValue(actual))}}
 	if _, err := js.Publish(r.t.Context(), subjects.HostSubject(rollout.Host(name)), must(subjects.Encode(report))); err != nil {
 		r.t.Fatal(err)
 	}
@@ -298,6 +298,9 @@ func TestReleaseAndRollback(t *testing.T) {
 		var v control.HostView
 		return r.call(control.HostShow, control.HostRequest{Host: "deaf.example.net"}, &v) == nil && v.Generation > 0
 	})
+	if p := r.hostView("deaf.example.net").Problems; !slices.Equal(p, []string{"held: observe-only"}) {
+		t.Errorf("problems of a host that is held: %q", p)
+	}
 	r.start("up", time.Second)
 	r.until("all are told", func() bool { v := r.show("up"); return v.Told == 6 && v.Confirmed == 5 })
 	release := control.HostReleaseRequest{ID: "up", Host: "deaf.example.net", Why: "its disk is broken"}

@@ -127,7 +127,7 @@ func (s *scheduler) hostView(name rollout.Host) (control.HostView, error) {
 		}
 	}
 	if h.Report != nil && h.Report.Held != "" {
-		v.Problems = append(v.Problems, "it changes nothing: "+h.Report.Held)
+		v.Problems = append(v.Problems, "held: "+h.Report.Held)
 	}
 	if s.problems[subjects.KindPin.Key(string(name))] != "" {
 		v.Problems = append(v.Problems, "its pin in the bucket was overwritten or deleted by hand; the last good one counts")
