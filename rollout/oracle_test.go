@@ -453,8 +453,8 @@ func (v *view) canaries(now time.Time) (ready []Host, stand bool) {
 		switch {
 		case c.PerRole > 0:
 			most = min(most, c.PerRole-v.toldRole[g.role]-roles[g.role])
-		case c.Hosts > 0:
-			most = min(most, c.Hosts-v.told)
+		case c.Hosts > 0 && v.told >= c.Hosts:
+			most = 0
 		}
 		n := 0
 		for _, h := range g.waiting {
