@@ -206,7 +206,7 @@ func TestPinsAndBlackoutsByHand(t *testing.T) {
 		`{"kind":"Pin","host":"h01.example.net","values":{"docker_version":"1.10.3"}}`,
 		`{"kind":"Blackout","name":"late","from":"2090-01-01T00:00:00Z","until":"2091-01-01T00:00:00Z"}`,
 	)
-	r.mustCall(control.HostUnpin, control.PinRequest{Host: h01}, nil)
+	r.mustCall(control.HostUnpin, control.PinRequest{Host: h01, Why: "over"}, nil)
 	for kind, body := range map[string]string{
 		"pin.h00.example.net": `{"host":"h00.example.net","values":{"docker_version":"6.6.6"}}`,
 		"pin.h01.example.net": `{"host":"h01.example.net","values":{"docker_version":"6.6.6"}}`,

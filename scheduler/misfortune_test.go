@@ -288,15 +288,29 @@ func TestApplyTogether(t *testing.T) {
 	}
 }
 
-// What an operator says travels in headers, so it is bounded.
-func TestLongWhyIsRefused(t *testing.T) {
+// What an operator says travels in headers, so it is bounded; what goes against
+// the plan is never done without it.
+func TestWhyIsChecked(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	s := r.lead(nil)
-	body := must(json.Marshal(control.RolloutRequest{ID: "x", Why: strings.Repeat("w", maxWhy+1)}))
-	_, err := s.handle(t.Context(), control.Request{Actor: "alice", Verb: control.RolloutPause, Body: body}, time.Now())
-	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Usage {
-		t.Errorf("got %v", err)
+	long := strings.Repeat("w", maxWhy+1)
+	for _, tt := range []struct {
+		verb    control.Verb
+		request any
+		want    string
+	}{
+		{control.RolloutPause, control.RolloutRequest{ID: "x", Why: long}, "1025 bytes"},
+		{control.HostPin, control.PinRequest{Host: h00, Variable: "docker_version", Why: long}, "1025 bytes"},
+		{control.HostPin, control.PinRequest{Host: h00, Variable: "docker_version"}, "why: is missing"},
+		{control.HostUnpin, control.PinRequest{Host: h00}, "why: is missing"},
+		{control.RolloutRelease, control.HostReleaseRequest{ID: "x", Host: h00}, "why: is missing"},
+		{control.RolloutRollback, control.RollbackRequest{ID: "x"}, "why: is missing"},
+	} {
+		_, err := s.handle(t.Context(), control.Request{Actor: "alice", Verb: tt.verb, Body: must(json.Marshal(tt.request))}, time.Now())
+		if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Usage || !strings.Contains(e.Message, tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.verb, err, tt.want)
+		}
 	}
 }
 

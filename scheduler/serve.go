@@ -76,14 +76,23 @@ const maxWhy = 1024
 // whys are the requests in which an operator says why.
 type whys interface{ Reason() string }
 
+// explained are the verbs that go against what was planned, so that the audit
+// log has to say why.
+var explained = []control.Verb{control.RolloutRelease, control.RolloutRollback, control.HostPin, control.HostUnpin}
+
 // with decodes the request and passes it on.
 func with[T any](r control.Request, f func(T) (any, error)) (any, error) {
 	var v T
 	if err := r.Decode(&v); err != nil {
 		return nil, err
 	}
-	if q, ok := any(v).(whys); ok && len(q.Reason()) > maxWhy {
-		return nil, control.Errorf(control.Usage, "why: %d bytes are too many: at most %d are allowed", len(q.Reason()), maxWhy)
+	if q, ok := any(v).(whys); ok {
+		switch n := len(q.Reason()); {
+		case n > maxWhy:
+			return nil, control.Errorf(control.Usage, "why: %d bytes are too many: at most %d are allowed", n, maxWhy)
+		case n == 0 && slices.Contains(explained, r.Verb):
+			return nil, control.Errorf(control.Usage, "why: is missing: what the audit log shall say")
+		}
 	}
 	return f(v)
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -134,7 +135,7 @@ func TestPinOfAnOfflineHost(t *testing.T) {
 	r.runs("gone.example.net", "1.10.3")
 	gone()
 	r.until("it is offline", func() bool { return !r.hostView("gone.example.net").Online })
-	r.mustCall(control.HostPin, control.PinRequest{Host: "gone.example.net", Variable: "docker_version", ValueText: "1.12.3"}, nil)
+	r.mustCall(control.HostPin, control.PinRequest{Host: "gone.example.net", Variable: "docker_version", ValueText: "1.12.3", Why: "compare"}, nil)
 	r.until("it is told", func() bool { return r.hostView("gone.example.net").Desired["docker_version"].Text() == "1.12.3" })
 	r.stop()
 	r.schedule()
@@ -142,7 +143,7 @@ func TestPinOfAnOfflineHost(t *testing.T) {
 		t.Errorf("after a restart: %+v", v.Pin)
 	}
 	var v control.HostView
-	r.mustCall(control.HostUnpin, control.PinRequest{Host: "gone.example.net", Variable: "docker_version"}, &v)
+	r.mustCall(control.HostUnpin, control.PinRequest{Host: "gone.example.net", Variable: "docker_version", Why: "compared"}, &v)
 	if !slices.Contains(v.Problems, "no longer pinned: it keeps 1.12.3 of docker_version until a rollout moves it") {
 		t.Errorf("%q", v.Problems)
 	}
@@ -155,7 +156,10 @@ func TestPinsOfOneHostMerge(t *testing.T) {
 	r.schedule()
 	r.fleet(1)
 	r.apply(false, `{"kind":"Variable","name":"workers","type":"integer","max":8}`)
-	pin := func(q control.PinRequest) error { q.Host = h00; return r.call(control.HostPin, q, nil) }
+	pin := func(q control.PinRequest) error {
+		q.Host, q.Why = h00, cmp.Or(q.Why, "why not")
+		return r.call(control.HostPin, q, nil)
+	}
 	until := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
 	if err := pin(control.PinRequest{Variable: "docker_version", Until: until, Why: "one"}); err != nil {
 		t.Fatal(err)
@@ -166,8 +170,8 @@ func TestPinsOfOneHostMerge(t *testing.T) {
 		"of another type": pin(control.PinRequest{Variable: "workers", ValueText: "many"}),
 		"of the past":     pin(control.PinRequest{Variable: "workers", ValueText: "4", Until: until.AddDate(-1, 0, 0)}),
 		"no variable":     pin(control.PinRequest{Variable: "nothing", ValueText: "4"}),
-		"no host":         r.call(control.HostPin, control.PinRequest{Host: "no.example.net", Variable: "workers", ValueText: "4"}, nil),
-		"not pinned":      r.call(control.HostUnpin, control.PinRequest{Host: h00, Variable: "workers"}, nil),
+		"no host":         r.call(control.HostPin, control.PinRequest{Host: "no.example.net", Variable: "workers", ValueText: "4", Why: "why not"}, nil),
+		"not pinned":      r.call(control.HostUnpin, control.PinRequest{Host: h00, Variable: "workers", Why: "why not"}, nil),
 	} {
 		if err == nil {
 			t.Errorf("%s: taken", what)
@@ -179,7 +183,7 @@ func TestPinsOfOneHostMerge(t *testing.T) {
 	if p := r.hostView(h00).Pin; len(p.Values) != 2 || !p.Until.Equal(until) || p.Why != "two" {
 		t.Errorf("merged: %+v", p)
 	}
-	r.mustCall(control.HostUnpin, control.PinRequest{Host: h00, Variable: "docker_version"}, nil)
+	r.mustCall(control.HostUnpin, control.PinRequest{Host: h00, Variable: "docker_version", Why: "repaired"}, nil)
 	if p := r.hostView(h00).Pin; len(p.Values) != 1 || p.Values["workers"].Text() != "4" {
 		t.Errorf("one is left: %+v", p)
 	}
@@ -304,7 +308,7 @@ func TestReleaseAndRollback(t *testing.T) {
 	r.start("up", time.Second)
 	r.until("all are told", func() bool { v := r.show("up"); return v.Told == 6 && v.Confirmed == 5 })
 	release := control.HostReleaseRequest{ID: "up", Host: "deaf.example.net", Why: "its disk is broken"}
-	if err := r.call(control.RolloutRelease, control.HostReleaseRequest{ID: "up", Host: h00}, nil); !errors.Is(err, rollout.ErrRefused) {
+	if err := r.call(control.RolloutRelease, control.HostReleaseRequest{ID: "up", Host: h00, Why: "why not"}, nil); !errors.Is(err, rollout.ErrRefused) {
 		t.Errorf("a host that has confirmed was released: %v", err)
 	}
 	r.mustCall(control.RolloutRelease, release, nil)
@@ -358,10 +362,10 @@ func TestRollbackOfARunningRollout(t *testing.T) {
 	if err := r.call(control.RolloutResume, control.RolloutRequest{ID: "up"}, nil); !errors.Is(err, rollout.ErrRefused) {
 		t.Errorf("the original was resumed: %v", err)
 	}
-	if err := r.call(control.RolloutRollback, control.RollbackRequest{ID: "up-rollback"}, nil); !errors.Is(err, rollout.ErrRefused) {
+	if err := r.call(control.RolloutRollback, control.RollbackRequest{ID: "up-rollback", Why: "slower"}, nil); !errors.Is(err, rollout.ErrRefused) {
 		t.Errorf("a rollback was rolled back: %v", err)
 	}
-	if err := r.call(control.RolloutRollback, control.RollbackRequest{ID: "nothing"}, nil); !errors.Is(err, rollout.ErrNotFound) {
+	if err := r.call(control.RolloutRollback, control.RollbackRequest{ID: "nothing", Why: "slower"}, nil); !errors.Is(err, rollout.ErrNotFound) {
 		t.Errorf("nothing was rolled back: %v", err)
 	}
 }
