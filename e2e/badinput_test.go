@@ -40,6 +40,7 @@ func TestBadDocuments(t *testing.T) {
 	const variable = "kind: Variable\nname: docker_version\ntype: string\nallowed: [\"1.10.3\", \"1.12.3\"]\ninitial: \"1.10.3\"\n"
 	s.apply("variable.yaml", variable)
 	s.apply("first.yaml", "kind: Rollout\nname: first\nvariable: docker_version\nto: \"1.12.3\"\nramp: {over: 2w}\n")
+	s.must("rollout", "watch", "first", "--until", "running", "--timeout", "30s")
 
 	start := "kind: Rollout\nname: second\nvariable: docker_version\n"
 	for _, tt := range []struct {
@@ -62,7 +63,7 @@ func TestBadDocuments(t *testing.T) {
 		{"not YAML", "kind: [\n", 2, []string{"bad.yaml"}},
 		{"unknown variable", "kind: Rollout\nname: second\nvariable: no_such\nto: x\nramp: {over: 2w}\n", 0, []string{"no_such"}},
 		{"a second rollout of the variable", start + "to: \"1.12.3\"\nramp: {over: 2w}\n", 3, []string{"first"}},
-		{"another document of the same name", "kind: Rollout\nname: first\nvariable: docker_version\nto: \"1.12.3\"\nramp: {over: 3w}\n", 3, []string{"first"}},
+		{"another value for a rollout that has started", "kind: Rollout\nname: first\nvariable: docker_version\nto: \"1.10.3\"\nramp: {over: 2w}\n", 2, []string{":4", "supersedes: first"}},
 	} {
 		file := write(t, filepath.Join(s.dir, "bad", strings.ReplaceAll(tt.name, " ", "-"), "bad.yaml"), 0o644, tt.document)
 		for _, args := range [][]string{{"apply", "-f", file, "--dry-run"}, {"apply", "-f", file}} {
