@@ -174,13 +174,21 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 	return nil, control.Errorf(control.Usage, "%q isn't a verb", r.Verb)
 }
 
-// stepped commits a step, if it could be made, and shows its rollout.
+// stepped commits a step, if it could be made, and shows its rollout after what
+// follows from the step at once: a rollback's original holds, then it starts,
+// then it tells.
 func (s *scheduler) stepped(ctx context.Context, step rollout.Step, err error, a account, now time.Time) (any, error) {
 	if err == nil {
 		err = s.commitAs(ctx, step, a, now)
 	}
 	if err != nil {
 		return nil, err
+	}
+	s.changed = true
+	for i := 0; i < 3 && s.changed; i++ {
+		if _, err := s.act(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s.rolloutView(step.Rollout, time.Now(), true)
 }
