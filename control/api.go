@@ -151,7 +151,7 @@ type AdvanceRequest struct {
 	Why string          `json:"why,omitempty"`
 }
 
-// HostReleaseRequest frees a host's place in flight.
+// HostReleaseRequest frees a host's place in flight. Why can't be left out.
 type HostReleaseRequest struct {
 	ID   rollout.ID   `json:"id"`
 	Host rollout.Host `json:"host"`
@@ -160,7 +160,7 @@ type HostReleaseRequest struct {
 
 // RollbackRequest takes a rollout's hosts back: to what each had before, or to
 // To. ToText, where To is absent, is read as the variable's type. Over is by
-// default a tenth of the time that the rollout has taken.
+// default a tenth of the time that its ramp has run. Why can't be left out.
 type RollbackRequest struct {
 	ID     rollout.ID       `json:"id"`
 	To     rollout.Value    `json:"to,omitzero"`
@@ -366,7 +366,8 @@ type HostRequest struct {
 // PinRequest holds a variable of a host at a value, beside what is pinned
 // there already; the value may be left out, which means the one that the host
 // was last told. ValueText, where Value is absent, is read as the variable's
-// type. For unpin, without a variable, it ends all pins of the host.
+// type. For unpin, without a variable, it ends all pins of the host. Why can't
+// be left out.
 type PinRequest struct {
 	Host      rollout.Host  `json:"host"`
 	Variable  rollout.Name  `json:"variable,omitempty"`
