@@ -302,7 +302,7 @@ and can't be resumed while its rollback exists.`,
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "take them to this `value` instead of what each had before")
-	cmd.Flags().Var(&over, "over", "how long it takes (default: a tenth of the time that the rollout has taken)")
+	cmd.Flags().Var(&over, "over", "how long it takes (default: a tenth of the time that the ramp has run)")
 	cmd.Flags().StringVar(&why, "why", "", whyHelp)
 	return cmd
 }
