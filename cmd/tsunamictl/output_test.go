@@ -93,6 +93,11 @@ func TestGolden(t *testing.T) {
 			p.Refused = "docker-1-12-3 of docker_version is running"
 			a.planTable(&p, &planFlags{}, then)
 		},
+		"plan-never": func(a *app) {
+			p := plan()
+			p.Ends, p.Curve, p.Days, p.Closed, p.Zones, p.Hosts, p.Target, p.Omitted = time.Time{}, nil, nil, nil, nil, p.Hosts[:2], 4, 1
+			a.planTable(&p, &planFlags{}, then)
+		},
 		"plan-nobody": func(a *app) { a.planTable(&control.PlanView{ID: "r", Starts: then, Ends: then}, &planFlags{}, then) },
 		"chart": func(a *app) {
 			p := plan()
@@ -219,7 +224,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0ms", 250 * time.Millisecond: "250ms", 1499 * time.Millisecond: "1s", 59 * time.Second: "59s", 125 * time.Second: "2m5s", 3*time.Hour + 12*time.Minute + 29*time.Second: "3h12m",
+		0: "0s", time.Microsecond: "0ms", 250 * time.Millisecond: "250ms", 1499 * time.Millisecond: "1s", 59 * time.Second: "59s", 125 * time.Second: "2m5s", 3*time.Hour + 12*time.Minute + 29*time.Second: "3h12m",
 		time.Hour: "1h", 26*time.Hour + 31*time.Minute: "1d3h", 336 * time.Hour: "14d", 23*time.Hour + 59*time.Minute + 59*time.Second: "24h",
 	} {
 		want = strings.Replace(want, "24h", "1d", 1)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -135,7 +136,7 @@ func (a *app) planFields(p *control.PlanView, o *planFlags, now time.Time) {
 	if p.Length > 0 {
 		f.add("clock runs", spaced(time.Duration(p.Length)))
 	}
-	f.add("ends", moment(p.Ends, now))
+	f.add("ends", cmp.Or(moment(p.Ends, now), "never, as far as its calendar is known"))
 	f.add("target", fmt.Sprintf("%s: %d told, %d still to be told", plural(p.Target, "host"), p.Told, len(p.Hosts)+p.Omitted))
 	f.add("ends later for", heldText(p.Costs))
 	if o.confirm > 0 {
@@ -218,8 +219,8 @@ func (a *app) planHosts(p *control.PlanView, o *planFlags, now time.Time) {
 	t.print(a.out)
 	switch {
 	case p.Omitted > 0 && !o.hosts:
-		fmt.Fprintf(a.out, "%d hosts in between aren't listed: --hosts lists every host\n", p.Omitted)
+		fmt.Fprintf(a.out, "%s in between aren't listed: --hosts lists every host\n", plural(p.Omitted, "host"))
 	case p.Omitted > 0:
-		fmt.Fprintf(a.out, "%d more hosts aren't listed: an answer holds no more\n", p.Omitted)
+		fmt.Fprintf(a.out, "%s aren't listed: an answer holds no more\n", plural(p.Omitted, "more host"))
 	}
 }

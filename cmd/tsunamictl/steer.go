@@ -47,9 +47,9 @@ where it was, without a burst.`,
 				return err
 			}
 			return a.transition(cmd.Context(), control.RolloutPause, control.RolloutRequest{ID: id, Why: why}, func(v *control.RolloutView) {
-				a.say("%s is paused at %d of %d hosts: nobody more is told until 'tsunamictl rollout resume %s'", v.ID, v.Told, v.Target, v.ID)
+				a.say("%s is paused at %s: nobody more is told until 'tsunamictl rollout resume %s'", v.ID, toldOf(v), v.ID)
 				if v.InFlight > 0 {
-					a.say("%s were told before and may still enact", plural(v.InFlight, "host"))
+					a.say("%s told before may still enact", plural(v.InFlight, "host"))
 				}
 			})
 		},
@@ -108,7 +108,7 @@ without --acknowledge shows, and says --why it may go on.`,
 					before.ID, b.Sequence, byAt(b, time.Now()), b.Why, before.ID, b.Sequence, orDots(why))}
 			}
 			return a.transition(cmd.Context(), control.RolloutResume, control.RolloutRequest{ID: before.ID, Why: why, Acknowledge: acknowledge}, func(v *control.RolloutView) {
-				a.say("%s is %s again, from %d of %d hosts: its clock goes on from where it stood, nothing is made up for at once", v.ID, v.State, v.Told, v.Target)
+				a.say("%s is %s again, from %s: its clock goes on from where it stood, nothing is made up for at once", v.ID, v.State, toldOf(v))
 				if acknowledge != 0 {
 					a.say("abort %d is acknowledged by %s; a newer one freezes it again", acknowledge, a.actor)
 				}
@@ -165,7 +165,7 @@ these are of different operators, none of them its author.`,
 				return err
 			}
 			return a.transition(cmd.Context(), control.RolloutApprove, control.RolloutRequest{ID: id, Why: why}, func(v *control.RolloutView) {
-				what := "its start"
+				what := "the start"
 				if n := len(v.Approvals); n > 0 && v.Approvals[n-1].Wave > 0 {
 					what = fmt.Sprintf("wave %d", v.Approvals[n-1].Wave)
 				}
@@ -176,7 +176,7 @@ these are of different operators, none of them its author.`,
 				case v.ApprovalsNeeded > 0:
 					a.say("  it goes on; %s needed later on", areMore(v.ApprovalsNeeded))
 				default:
-					a.say("  nothing more is needed: %s is %s at %d of %d hosts", v.ID, v.State, v.Told, v.Target)
+					a.say("  nothing more is needed: %s is %s at %s", v.ID, v.State, toldOf(v))
 				}
 				a.say("  watch it: tsunamictl rollout watch %s", v.ID)
 			})
@@ -214,7 +214,7 @@ approvals hold as before.`,
 			return a.transition(cmd.Context(), control.RolloutAdvance, req, func(v *control.RolloutView) {
 				where := "past what it waited for"
 				if to != 0 {
-					where = fmt.Sprintf("to %s of its ramp, %d hosts", to.String(), int(float64(to)*float64(v.Target)/100+0.5))
+					where = fmt.Sprintf("to %s of its ramp, %s", to.String(), plural(int(float64(to)*float64(v.Target)/100+0.5), "host"))
 				}
 				a.say("%s is advanced %s: %d of %d are told now, the others as fast as its in-flight limit (%d) and its calendar allow", v.ID, where, v.Told, v.Target, v.Limit)
 				if !v.Ends.IsZero() {

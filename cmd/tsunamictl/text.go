@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
@@ -76,7 +77,7 @@ func twoUnits(d time.Duration, space string) string {
 		return two(hours, "h", minutes, "m")
 	case minutes > 0:
 		return two(minutes, "m", seconds, "s")
-	case d >= time.Second:
+	case d == 0 || d >= time.Second:
 		return fmt.Sprintf("%ds", seconds)
 	}
 	return fmt.Sprintf("%dms", d.Milliseconds())
@@ -88,6 +89,11 @@ func plural(n int, word string) string {
 		return "1 " + word
 	}
 	return fmt.Sprintf("%d %ss", n, word)
+}
+
+// toldOf says how far a rollout is: 3 of 40 hosts.
+func toldOf(v *control.RolloutView) string {
+	return fmt.Sprintf("%d of %s", v.Told, plural(v.Target, "host"))
 }
 
 func percent(fraction float64) string { return fmt.Sprintf("%.1f%%", 100*fraction) }

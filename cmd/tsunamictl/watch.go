@@ -186,7 +186,7 @@ func ended(v *control.RolloutView, until goal) (bool, error) {
 	default:
 		return false, nil
 	}
-	return true, fmt.Errorf("%s at %d of %d hosts is %s", v.ID, v.Told, v.Target, standing(v))
+	return true, fmt.Errorf("%s at %s is %s", v.ID, toldOf(v), standing(v))
 }
 
 // watcher draws what a watch sees.
@@ -313,7 +313,7 @@ func (a *app) picture(v *control.RolloutView, now time.Time, columns, rows int) 
 	widest = min(widest, max(8, columns/3))
 	for i, r := range v.Roles {
 		if len(lines) >= rows-2 && i < len(v.Roles)-1 {
-			lines = append(lines, cut(fmt.Sprintf("… and %d more roles", len(v.Roles)-i)))
+			lines = append(lines, cut("… and "+plural(len(v.Roles)-i, "more role")))
 			break
 		}
 		counts := fmt.Sprintf(" %d/%d", r.Told, r.Target)
