@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -153,7 +154,8 @@ type fake struct {
 
 func newFake() *fake {
 	return &fake{
-		state:     map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending},
+		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning,
+			"undone": rollout.StatePaused, "undone-rollback": rollout.StateCompleted, "other": rollout.StatePaused, "other-rollback": rollout.StateRunning},
 		blackouts: blackouts(),
 	}
 }
@@ -170,6 +172,14 @@ func (f *fake) view(id rollout.ID) (*control.RolloutView, error) {
 	v.ID, v.State = id, s
 	if s != rollout.StateRunning && s != rollout.StateFrozen {
 		v.Reason, v.ReasonCode = "", ""
+	}
+	switch id {
+	case "undone":
+		v.Rollback = "undone-rollback"
+	case "undone-rollback", "other-rollback":
+		v.RollbackOf, v.To = rollout.ID(strings.TrimSuffix(string(id), "-rollback")), rollout.Value{}
+	case "untold":
+		v.Told = 0
 	}
 	if s == rollout.StatePending {
 		v.Reason, v.ReasonCode, v.ApprovalsNeeded = "waits for an approval", rollout.AwaitingApproval, 2

@@ -73,13 +73,43 @@ see 'tsunamictl rollout rollback'.`,
 				return err
 			}
 			return a.transition(cmd.Context(), control.RolloutCancel, control.RolloutRequest{ID: id, Why: why}, func(v *control.RolloutView) {
-				a.say("%s is cancelled at %d of %d hosts: those keep what they were told (%s), nobody more is told", v.ID, v.Told, v.Target, moves(v))
-				a.say("it can't be resumed; a new rollout of %s can be started now", v.Variable)
+				a.cancelled(cmd.Context(), v)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&why, "why", "", whyHelp)
 	return cmd
+}
+
+// cancelled says what a cancelled rollout leaves behind.
+func (a *app) cancelled(ctx context.Context, v *control.RolloutView) {
+	left := "those keep what they were told (" + moves(v) + "), nobody more is told"
+	next := fmt.Sprintf("a new rollout of %s can be started now", v.Variable)
+	switch {
+	case v.Rollback != "" && a.state(ctx, v.Rollback).Live():
+		left, next = string(v.Rollback)+" goes on taking its hosts back", "no other can be started until that has ended"
+	case v.Rollback != "":
+		left = string(v.Rollback) + " has taken its hosts back"
+	case v.Told == 0:
+		left = "nobody was told"
+	}
+	if v.RollbackOf != "" && a.state(ctx, v.RollbackOf).Live() {
+		next = fmt.Sprintf("%s can be resumed now: tsunamictl rollout resume %s", v.RollbackOf, v.RollbackOf)
+	}
+	a.say("%s is cancelled at %s: %s", v.ID, toldOf(v), left)
+	a.say("it can't be resumed; %s", next)
+}
+
+// state is that of a rollout beside the one in hand; "" where it can't be had at
+// once, which is no reason to fail.
+func (a *app) state(ctx context.Context, id rollout.ID) rollout.State {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var v control.RolloutView
+	if err := a.client.Call(ctx, control.RolloutShow, control.RolloutRequest{ID: id}, &v); err != nil {
+		return ""
+	}
+	return v.State
 }
 
 func (a *app) resumeCommand() *cobra.Command {
