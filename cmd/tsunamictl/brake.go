@@ -53,8 +53,15 @@ before stays.`,
 			}
 			return a.emit(brakeView{id, seq, why, a.actor}, func() {
 				a.say("abort %d is written: no host is told anything more by %s", seq, id)
-				a.say("hosts that were told before may still enact; 'tsunamictl rollout show %s' lists them", id)
-				a.say("it stays frozen until: tsunamictl rollout resume %s --acknowledge %d --why …", id, seq)
+				switch s := a.state(cmd.Context(), id); {
+				case s == rollout.StateCompleted:
+					a.say("it has completed: as its layer, no host is told any more until: tsunamictl rollout resume %s --acknowledge %d --why …", id, seq)
+				case s != "" && !s.Live():
+					a.say("it has ended before (%s), so there is nothing to freeze", s)
+				default:
+					a.say("hosts that were told before may still enact; 'tsunamictl rollout show %s' lists them", id)
+					a.say("it stays frozen until: tsunamictl rollout resume %s --acknowledge %d --why …", id, seq)
+				}
 			})
 		},
 	}

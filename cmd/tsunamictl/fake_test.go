@@ -154,7 +154,7 @@ type fake struct {
 
 func newFake() *fake {
 	return &fake{
-		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning,
+		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning, "layer": rollout.StateCompleted, "over": rollout.StateCancelled,
 			"undone": rollout.StatePaused, "undone-rollback": rollout.StateCompleted, "other": rollout.StatePaused, "other-rollback": rollout.StateRunning},
 		blackouts: blackouts(),
 	}
@@ -178,6 +178,8 @@ func (f *fake) view(id rollout.ID) (*control.RolloutView, error) {
 		v.Rollback = "undone-rollback"
 	case "undone-rollback", "other-rollback":
 		v.RollbackOf, v.To = rollout.ID(strings.TrimSuffix(string(id), "-rollback")), rollout.Value{}
+	case "layer":
+		v.Reason, v.ReasonCode, v.Abort = "aborted (abort 4712): they break", rollout.Aborted, &control.AbortView{Sequence: 4712, Why: "they break", Actor: "bob"}
 	case "untold":
 		v.Told = 0
 	}
@@ -268,6 +270,10 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 	case control.RolloutPause:
 		return become(rollout.StatePaused)
 	case control.RolloutResume:
+		var q control.RolloutRequest
+		if err := r.Decode(&q); err == nil && q.ID == "layer" {
+			return f.view(q.ID)
+		}
 		return become(rollout.StateRunning)
 	case control.RolloutCancel:
 		return become(rollout.StateCancelled)

@@ -88,7 +88,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// seed writes what the scheduler would have: two rollouts, and a change that
+// seed writes what the scheduler would have: rollouts, and a change that
 // one of them made; and what became of another host long ago.
 func seed(t *testing.T, js jetstream.JetStream) error {
 	told := rollout.Told{Rollout: "docker-1-12-3", Generation: 2, Time: then}
@@ -121,7 +121,7 @@ func seed(t *testing.T, js jetstream.JetStream) error {
 			old.Reason = rollout.Reason{Code: rollout.Decommissioned, Detail: "sold"}
 		}
 	}
-	for _, id := range []rollout.ID{"docker-1-12-3", "agent-2"} {
+	for _, id := range []rollout.ID{"docker-1-12-3", "agent-2", "done", "over"} {
 		b, err := subjects.Encode(rollout.Record{Spec: *running().Spec, State: rollout.StateRunning, Why: "started", By: "alice", Author: "alice", Changed: then})
 		if err != nil {
 			return err

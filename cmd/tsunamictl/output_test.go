@@ -76,6 +76,7 @@ func TestGolden(t *testing.T) {
 		},
 		"rollout-show-late": func(a *app) {
 			v := late()
+			v.Why = ""
 			a.rolloutFields(&v, then)
 		},
 		"rollout-show-rollback": func(a *app) {

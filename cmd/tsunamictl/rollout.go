@@ -113,12 +113,20 @@ func (a *app) rolloutFields(v *control.RolloutView, now time.Time) {
 		f.add("pinned", plural(v.Pinned, "host")+" that it selects held at another value by a pin")
 	}
 	f.add("started by", fmt.Sprintf("%s, %s", v.Author, moment(v.Created, now)))
-	f.add("changed by", fmt.Sprintf("%s, %s%s", v.By, moment(v.Changed, now), because(v.Why)))
+	changed := "changed by"
+	if v.State == rollout.StateRunning && v.Why == "" {
+		changed = "resumed by" // whatever else makes it run has a reason
+	}
+	f.add(changed, fmt.Sprintf("%s, %s%s", v.By, moment(v.Changed, now), because(v.Why)))
 	if v.Abort != nil {
 		f.add("abort", fmt.Sprintf("%d%s: %s", v.Abort.Sequence, byAt(v.Abort, now), v.Abort.Why))
 	}
 	if v.Layer {
-		f.add("layer", "it has completed, and still covers hosts that join")
+		layer := "it has completed, and still covers hosts that join"
+		if v.ReasonCode == rollout.Aborted {
+			layer = "it has completed, and doesn't cover hosts that join: it is aborted"
+		}
+		f.add("layer", layer)
 	}
 	if v.NotEnacted > 0 {
 		f.add("told, not enacted", plural(v.NotEnacted, "host")+" may yet enact what they were told")
@@ -132,6 +140,9 @@ func (a *app) rolloutFields(v *control.RolloutView, now time.Time) {
 		if v.Told > 0 && v.Rollback == "" && v.RollbackOf == "" {
 			fmt.Fprintf(a.out, "take its hosts back: tsunamictl rollout rollback %s --why …\n", v.ID)
 		}
+	}
+	if v.ReasonCode == rollout.Aborted && v.Abort != nil {
+		fmt.Fprintf(a.out, "\nno host is told any more as its layer until: tsunamictl rollout resume %s --acknowledge %d --why …\n", v.ID, v.Abort.Sequence)
 	}
 	if v.ReasonCode == rollout.AwaitingApproval {
 		fmt.Fprintf(a.out, "\nit waits until: tsunamictl rollout approve %s\n", v.ID)

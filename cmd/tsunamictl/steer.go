@@ -119,7 +119,8 @@ func (a *app) resumeCommand() *cobra.Command {
 		Use: "resume ROLLOUT", Short: "Go on with a paused or frozen rollout", SuggestFor: []string{"continue", "unfreeze", "unpause"},
 		Long: `Go on with a paused or frozen rollout. A frozen one was aborted: whoever
 resumes it acknowledges that abort by its sequence, which 'rollout resume'
-without --acknowledge shows, and says --why it may go on.`,
+without --acknowledge shows, and says --why it may go on. So it is with a
+completed one that was aborted and no longer covers hosts that join.`,
 		Example: `  tsunamictl rollout resume docker-1-12-3
   tsunamictl rollout resume docker-1-12-3 --acknowledge 4711 --why "ticket 812 is fixed"`,
 		Args: arguments("ROLLOUT"),
@@ -131,13 +132,21 @@ without --acknowledge shows, and says --why it may go on.`,
 			if err != nil {
 				return err
 			}
-			if before.State == rollout.StateFrozen && acknowledge == 0 && before.Abort != nil {
+			if (before.State == rollout.StateFrozen || before.ReasonCode == rollout.Aborted) && acknowledge == 0 && before.Abort != nil {
 				b := before.Abort
 				a.dateAbort(cmd.Context(), before.ID, b)
-				return &exitError{exitRefused, fmt.Errorf("refused: %s is frozen by abort %d%s: %s\n  resume it with: tsunamictl rollout resume %s --acknowledge %d --why %s",
-					before.ID, b.Sequence, byAt(b, time.Now()), b.Why, before.ID, b.Sequence, orDots(why))}
+				what := "is frozen"
+				if before.State == rollout.StateCompleted {
+					what = "has completed, and its layer is stopped"
+				}
+				return &exitError{exitRefused, fmt.Errorf("refused: %s %s by abort %d%s: %s\n  resume it with: tsunamictl rollout resume %s --acknowledge %d --why %s",
+					before.ID, what, b.Sequence, byAt(b, time.Now()), b.Why, before.ID, b.Sequence, orDots(why))}
 			}
 			return a.transition(cmd.Context(), control.RolloutResume, control.RolloutRequest{ID: before.ID, Why: why, Acknowledge: acknowledge}, func(v *control.RolloutView) {
+				if v.State == rollout.StateCompleted {
+					a.say("abort %d is acknowledged by %s: %s covers hosts that join again; a newer abort ends that", acknowledge, a.actor, v.ID)
+					return
+				}
 				a.say("%s is %s again, from %s: its clock goes on from where it stood, nothing is made up for at once", v.ID, v.State, toldOf(v))
 				if acknowledge != 0 {
 					a.say("abort %d is acknowledged by %s; a newer one freezes it again", acknowledge, a.actor)
