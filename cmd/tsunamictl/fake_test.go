@@ -309,6 +309,9 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 		if q.Host == "old.example.net" {
 			return nil, fmt.Errorf("host %s: %w", q.Host, rollout.ErrNotFound)
 		}
+		if q.Host == "bare.example.net" {
+			return control.WhyView{Host: q.Host, Variable: q.Variable}, nil
+		}
 		if q.Variable != "docker_version" {
 			return nil, fmt.Errorf("variable %s: %w", q.Variable, rollout.ErrNotFound)
 		}

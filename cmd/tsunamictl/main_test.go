@@ -121,6 +121,19 @@ func seed(t *testing.T, js jetstream.JetStream) error {
 			old.Reason = rollout.Reason{Code: rollout.Decommissioned, Detail: "sold"}
 		}
 	}
+	bare := subjects.Change{
+		Host: "bare.example.net", Actor: rollout.Scheduler, Time: then, Reason: rollout.Reason{Code: rollout.ByFirst},
+		Desired: rollout.Desired{Generation: 1, Values: rollout.Document{"docker_version": text("1.9")}, Told: map[rollout.Name]rollout.Told{"docker_version": {Generation: 1, Time: then}}},
+	}
+	for range 2 {
+		h, body, err := bare.Encode()
+		if err != nil {
+			return err
+		}
+		all = append(all, bus.Message{Subject: subjects.KindDesired.Subject(string(bare.Host)), Header: h, Data: body})
+		bare.Time, bare.Desired = then.Add(time.Hour), rollout.Desired{Generation: 2, Values: rollout.Document{}}
+		bare.Variable, bare.Previous, bare.Rollout, bare.Actor, bare.Reason = "docker_version", text("1.9"), "no-docker", "carol", c.Reason
+	}
 	for _, id := range []rollout.ID{"docker-1-12-3", "agent-2", "done", "over"} {
 		b, err := subjects.Encode(rollout.Record{Spec: *running().Spec, State: rollout.StateRunning, Why: "started", By: "alice", Author: "alice", Changed: then})
 		if err != nil {

@@ -56,6 +56,13 @@ func pasts() []control.Past {
 	}
 }
 
+// gone is what is known of a host without a value.
+func gone(p control.Past, before *control.Past) whyView {
+	v := whyView{WhyView: control.WhyView{Host: "h1", Variable: "v", Actual: text("1")}, Before: before}
+	v.add(&p)
+	return v
+}
+
 // What people see, to the letter.
 func TestGolden(t *testing.T) {
 	docker := text("1.12.3")
@@ -147,6 +154,12 @@ func TestGolden(t *testing.T) {
 		"why": func(a *app) {
 			for _, v := range []whyView{
 				{WhyView: control.WhyView{Host: "h1", Variable: "v"}},
+				gone(pasts()[11], &pasts()[0]),
+				gone(pasts()[11], nil),
+				gone(pasts()[9], nil),
+				gone(pasts()[4], nil),
+				gone(pasts()[8], nil),
+				gone(pasts()[7], nil),
 				{WhyView: control.WhyView{Host: "h1", Variable: "v", Actual: text("1"), Blocked: []string{"no rollout of this variable is under way"}}},
 				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("2"), Told: then, Rollout: "r", Reason: "the ramp is at 3.00%", Actor: "alice"}, Previous: text("1")},
 				{WhyView: control.WhyView{Host: "h1", Variable: "v", Value: text("2"), Actual: text("1"), Told: then, Reason: "the host's first document", Actor: "scheduler", Next: "r", To: text("3"), Due: then.Add(26 * time.Hour), Blocked: []string{"paused: lunch", "the host is offline"}}},

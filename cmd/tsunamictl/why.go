@@ -81,6 +81,10 @@ type whyView struct {
 	control.WhyView
 	Previous    rollout.Value `json:"previous,omitzero"`
 	ConfirmedAt time.Time     `json:"confirmedAt,omitzero"`
+	// Past is, of a host without a value, what the log knows of that, and Before
+	// of the value that was taken out.
+	Past   *control.Past `json:"past,omitempty"`
+	Before *control.Past `json:"before,omitempty"`
 }
 
 // why asks the scheduler, and the audit log what it knows beside that. Where
@@ -107,7 +111,11 @@ func (a *app) why(ctx context.Context, host rollout.Host, variable rollout.Name,
 	case err != nil && !errors.Is(err, rollout.ErrNotFound):
 		return err
 	case err == nil:
-		v.add(p)
+		if v.add(p); v.Value.IsZero() && p.Missing == control.Removed {
+			if v.Before, err = a.past(ctx, host, variable, p.Told.Add(-1)); err != nil {
+				return err
+			}
+		}
 	}
 	return a.emit(v, func() { a.sayAll(explain(&v, now)) })
 }
@@ -124,6 +132,10 @@ func (a *app) past(ctx context.Context, host rollout.Host, variable rollout.Name
 
 // add takes over what is about the same change.
 func (v *whyView) add(p *control.Past) {
+	if v.Value.IsZero() {
+		v.Past = p
+		return
+	}
 	if p.Value != v.Value || v.Rollout != "" && p.Rollout != v.Rollout {
 		return
 	}
@@ -159,10 +171,13 @@ func explain(v *whyView, now time.Time) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	switch {
-	case v.Value.IsZero() && v.Actual.IsZero():
-		say("%s was never told a value of %s, and reports none.", v.Host, v.Variable)
 	case v.Value.IsZero():
-		say("%s was never told a value of %s. It runs %s.", v.Host, v.Variable, v.Actual)
+		out = append(out, untold(v, now)...)
+		if v.Actual.IsZero() {
+			say("It reports none.")
+		} else {
+			say("It runs %s.", v.Actual)
+		}
 	default:
 		s := fmt.Sprintf("%s was told %s %s", v.Host, v.Variable, v.Value)
 		if !v.Previous.IsZero() && v.Previous != v.Value {
@@ -212,6 +227,39 @@ func explain(v *whyView, now time.Time) []string {
 		}
 	}
 	return out
+}
+
+// untold says why a host has no value: it was never told one, or has none any
+// more.
+func untold(v *whyView, now time.Time) []string {
+	never := fmt.Sprintf("%s was never told a value of %s.", v.Host, v.Variable)
+	p := v.Past
+	if p == nil {
+		return []string{never}
+	}
+	told := func(value rollout.Value, p *control.Past) string {
+		s := fmt.Sprintf("%s was told %s %s", v.Host, v.Variable, value)
+		if p != nil && !p.Told.IsZero() {
+			s += " on " + moment(p.Told, now) + by(p.Rollout, string(p.Actor))
+		}
+		return s
+	}
+	switch {
+	case p.Missing == control.Removed:
+		out := []string{fmt.Sprintf("%s; it was taken out on %s%s.", told(p.Previous, v.Before), moment(p.Told, now), by(p.Rollout, string(p.Actor)))}
+		if p.Reason != "" {
+			out = append(out, fmt.Sprintf("The reason: %s.", p.Reason))
+		}
+		return out
+	case p.Missing == control.BeforeLog:
+		return []string{fmt.Sprintf("%s has no value of %s; whether it was told one isn't known: the audit log begins on %s.", v.Host, v.Variable, local(p.LogBegins))}
+	case p.Decommissioned != nil && !p.Value.IsZero():
+		r := p.Decommissioned
+		return []string{fmt.Sprintf("%s, and decommissioned on %s%s: %s.", told(p.Value, p), moment(r.Time, now), byWhom(r.Actor), strings.TrimPrefix(r.Reason, "decommissioned: "))}
+	case !p.Previous.IsZero():
+		return []string{told(p.Previous, nil) + " before it was decommissioned, and none since."}
+	}
+	return []string{never}
 }
 
 // explainPast says what the audit log knows of a moment.
