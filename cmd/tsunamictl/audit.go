@@ -104,5 +104,8 @@ func change(before, after rollout.Value) string {
 	if before.IsZero() {
 		return valueText(after)
 	}
-	return before.Text() + " → " + after.String()
+	if after.IsZero() {
+		return before.Text() + " → (removed)"
+	}
+	return before.Text() + " → " + after.Text()
 }

@@ -156,7 +156,7 @@ func (a *app) completeRollouts(ctx context.Context, p place) ([]cobra.Completion
 	var all []cobra.Completion
 	for i := range views {
 		if v := &views[i]; v.State.Live() || !slices.Contains(steering, p.cmd.Name()) {
-			all = append(all, described(string(v.ID), "%s: %s to %s", v.State, v.Variable, v.To))
+			all = append(all, described(string(v.ID), "%s: %s to %s", v.State, v.Variable, destination(v)))
 		}
 	}
 	return all, nil

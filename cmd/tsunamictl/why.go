@@ -209,6 +209,9 @@ func explain(v *whyView, now time.Time) []string {
 	}
 	if v.Next != "" {
 		s := fmt.Sprintf("Rollout %s is to move it to %s", v.Next, v.To)
+		if v.To.IsZero() {
+			s = fmt.Sprintf("Rollout %s is to take %s out", v.Next, v.Variable)
+		}
 		if v.Due.IsZero() {
 			s += "; when, can't be said yet"
 		} else {
