@@ -102,5 +102,9 @@ func plain(err error) string {
 		}
 		return printable(strings.Join(lines, "\n"), '\n')
 	}
-	return printable(err.Error(), '\n')
+	words := err.Error()
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.Refused && !strings.Contains(words, "refused: ") {
+		words = "refused: " + words
+	}
+	return printable(words, '\n')
 }

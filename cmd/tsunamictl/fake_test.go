@@ -154,7 +154,7 @@ type fake struct {
 
 func newFake() *fake {
 	return &fake{
-		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning, "layer": rollout.StateCompleted, "over": rollout.StateCancelled,
+		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning, "waiting": rollout.StateRunning, "canaried": rollout.StateRunning, "layer": rollout.StateCompleted, "over": rollout.StateCancelled,
 			"undone": rollout.StatePaused, "undone-rollback": rollout.StateCompleted, "other": rollout.StatePaused, "other-rollback": rollout.StateRunning},
 		blackouts: blackouts(),
 	}
@@ -180,6 +180,8 @@ func (f *fake) view(id rollout.ID) (*control.RolloutView, error) {
 		v.RollbackOf, v.To = rollout.ID(strings.TrimSuffix(string(id), "-rollback")), rollout.Value{}
 	case "layer":
 		v.Reason, v.ReasonCode, v.Abort = "aborted (abort 4712): they break", rollout.Aborted, &control.AbortView{Sequence: 4712, Why: "they break", Actor: "bob"}
+	case "canaried":
+		v.Reason, v.ReasonCode = "the canary bakes: 2 of 3 canaries have yet to confirm", rollout.CanaryBake
 	case "untold":
 		v.Told = 0
 	}
@@ -418,6 +420,9 @@ func (f *fake) steer(r control.Request) (any, error) {
 		v, err := f.view(q.ID)
 		if err == nil {
 			v.InFlight, v.Reason, v.ReasonCode = 1, "", ""
+			if q.ID == "waiting" { // its status is of before
+				v.InFlight, v.Reason, v.ReasonCode = 0, "2 hosts are told and not confirmed, the limit is 2", rollout.InFlightLimit
+			}
 		}
 		return v, err
 	}
@@ -459,8 +464,15 @@ func (f *fake) pin(r control.Request) (any, error) {
 			value = text(q.ValueText)
 		}
 		h.Pin = &rollout.Pin{Host: q.Host, Values: rollout.Document{q.Variable: value}, Until: q.Until, Why: q.Why, By: r.Actor}
+		if q.Why == "during a stop" {
+			h.Problems = append(h.Problems, "everything is stopped: it is told when the stop is released")
+		}
+	} else if q.Variable == "kernel" {
+		return nil, control.Errorf(control.Refused, "kernel isn't pinned on %s: pinned there is workers", q.Host)
 	} else if q.Variable != "" {
 		h.Pin = &rollout.Pin{Host: q.Host, Values: rollout.Document{"workers": text("8")}, Why: "load", By: "bob"}
+	} else {
+		h.Problems = append(h.Problems, "no longer pinned: it keeps 1.12.3 of docker_version until a rollout moves it")
 	}
 	return h, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,11 +66,21 @@ value that was pinned.`,
 				return err
 			}
 			return a.emit(v, func() {
-				what := "no variable"
-				if req.Variable != "" {
-					what = string(req.Variable) + " no longer"
+				if req.Variable == "" {
+					a.say("%s: nothing is pinned any more", req.Host)
+				} else {
+					a.say("%s: %s is no longer pinned", req.Host, req.Variable)
 				}
-				a.say("%s has %s pinned: the newest rollout that selects it tells it, else it keeps what it has", req.Host, what)
+				known := false
+				for _, p := range v.Problems {
+					if next, ok := strings.CutPrefix(p, "no longer pinned: "); ok {
+						a.say("  %s", printable(next))
+						known = true
+					}
+				}
+				if !known {
+					a.say("  the newest rollout that selects it tells it, else it keeps what it has")
+				}
 				if v.Pin != nil && len(v.Pin.Values) > 0 {
 					a.say("  still pinned: %s", printable(pinText(v.Pin, time.Now())))
 				}
@@ -105,7 +116,16 @@ func (a *app) pinned(v *control.HostView, name rollout.Name, now time.Time) {
 		return
 	}
 	a.say("%s is pinned: %s", v.Host, printable(pinText(v.Pin, now)))
-	a.say("  it is told at once, and no rollout tells it %s until then", name)
+	when, until := "it is told at once", "then"
+	for _, p := range v.Problems {
+		if strings.HasPrefix(p, "everything is stopped") {
+			when = p
+		}
+	}
+	if v.Pin.Until.IsZero() {
+		until = "it is unpinned"
+	}
+	a.say("  %s, and no rollout tells it %s until %s", printable(when), name, until)
 	if v.Pin.Until.IsZero() {
 		a.say("  nothing ends it but: tsunamictl host unpin %s %s --why …", v.Host, name)
 	} else {
