@@ -232,6 +232,13 @@ func areMore(n int) string {
 	return fmt.Sprintf("%d more approvals are", n)
 }
 
+func haveYet(canaries int) string {
+	if canaries == 1 {
+		return "1 canary has"
+	}
+	return fmt.Sprintf("%d canaries have", canaries)
+}
+
 func (a *app) advanceCommand() *cobra.Command {
 	var why string
 	var to percentFlag
@@ -251,6 +258,11 @@ approvals hold as before.`,
 			}
 			req := control.AdvanceRequest{ID: id, To: rollout.Percent(to), Why: why}
 			return a.transition(cmd.Context(), control.RolloutAdvance, req, func(v *control.RolloutView) {
+				if v.ReasonCode == rollout.CanaryBake && v.InFlight > 0 {
+					a.say("%s is advanced: its bake is dropped; %s yet to confirm", v.ID, haveYet(v.InFlight))
+					a.say("  watch it: tsunamictl rollout watch %s", v.ID)
+					return
+				}
 				where := "past what it waited for"
 				if to != 0 {
 					where = fmt.Sprintf("to %s of its ramp, %s", to.String(), plural(int(float64(to)*float64(v.Target)/100+0.5), "host"))
@@ -296,12 +308,19 @@ what it was told, and may still enact it.`,
 			return a.transition(cmd.Context(), control.RolloutRelease, control.HostReleaseRequest{ID: id, Host: host, Why: why}, func(v *control.RolloutView) {
 				a.say("%s doesn't wait for %s any more: %d in flight now, at most %d", v.ID, host, v.InFlight, v.Limit)
 				a.say("  the host keeps what it was told; how it stands: tsunamictl host show %s", host)
-				a.still(v)
+				if v.InFlight > 0 || !waits(v) { // else the reason is of before this
+					a.still(v)
+				}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&why, "why", "", whyHelp)
 	return cmd
+}
+
+// waits says that a rollout waits for hosts in flight.
+func waits(v *control.RolloutView) bool {
+	return v.ReasonCode == rollout.InFlightLimit || v.ReasonCode == rollout.RoleInFlightLimit || v.ReasonCode == rollout.Unconfirmed
 }
 
 func (a *app) rollbackCommand() *cobra.Command {
