@@ -219,8 +219,8 @@ func (a *app) planHosts(p *control.PlanView, o *planFlags, now time.Time) {
 	t.print(a.out)
 	switch {
 	case p.Omitted > 0 && !o.hosts:
-		fmt.Fprintf(a.out, "%s in between aren't listed: --hosts lists every host\n", plural(p.Omitted, "host"))
+		fmt.Fprintf(a.out, "not listed: %s in between; --hosts lists every host\n", plural(p.Omitted, "host"))
 	case p.Omitted > 0:
-		fmt.Fprintf(a.out, "%s aren't listed: an answer holds no more\n", plural(p.Omitted, "more host"))
+		fmt.Fprintf(a.out, "not listed: %s; an answer holds no more\n", plural(p.Omitted, "more host"))
 	}
 }

@@ -199,14 +199,17 @@ type watcher struct {
 }
 
 func (w *watcher) gaveUp(ctx context.Context, until goal) error {
-	stands := "never answered for"
-	if w.last != nil {
-		stands = fmt.Sprintf("is %s at %d of %d hosts", w.last.State, w.last.Told, w.last.Target)
+	timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded)
+	within := rollout.Duration(w.a.timeout)
+	switch {
+	case w.last == nil && timedOut:
+		return &exitError{exitTimedOut, fmt.Errorf("the scheduler didn't answer within %s", within)}
+	case w.last == nil:
+		return errors.New("interrupted: the scheduler hasn't answered")
+	case timedOut:
+		return &exitError{exitTimedOut, fmt.Errorf("%s is not %s within %s; at %s it is %s", w.id, until, within, toldOf(w.last), standing(w.last))}
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s %s, not %s within %s: %w", w.id, stands, until, rollout.Duration(w.a.timeout), context.DeadlineExceeded)
-	}
-	return fmt.Errorf("interrupted: %s %s, and goes on", w.id, stands)
+	return fmt.Errorf("interrupted: %s at %s is %s, and goes on", w.id, toldOf(w.last), standing(w.last))
 }
 
 func (w *watcher) trouble(err error) {
