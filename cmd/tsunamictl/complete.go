@@ -43,6 +43,8 @@ func (a *app) completions(root *cobra.Command) {
 	flags := map[string]completer{
 		"output": completeWords(outputs...), "context": completeContexts,
 		"host": (*app).completeHosts, "rollout": (*app).completeRollouts, "after": (*app).completeRollouts, "supersede": (*app).completeRollouts,
+		"shape":  completeWords(string(rollout.Linear), string(rollout.Exponential), string(rollout.Waves), string(rollout.Points)),
+		"preset": completeWords("rapid", "common", "risky"), "until": completeUntil, "role": (*app).completeRoles,
 	}
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
@@ -139,6 +141,17 @@ func completeContexts(*app, context.Context, place) ([]cobra.Completion, error) 
 	return contextNames(dir), err
 }
 
+// completeUntil offers the states that a watch may wait for. Other commands'
+// --until is a time.
+func completeUntil(_ *app, _ context.Context, p place) (all []cobra.Completion, err error) {
+	if p.cmd.Name() == "watch" {
+		for _, s := range states {
+			all = append(all, string(s))
+		}
+	}
+	return all, nil
+}
+
 // described adds to a word what a shell shows beside it.
 func described(word, format string, args ...any) cobra.Completion {
 	return cobra.CompletionWithDesc(word, printable(fmt.Sprintf(format, args...)))
@@ -146,7 +159,7 @@ func described(word, format string, args ...any) cobra.Completion {
 
 // steering are the commands that have nothing to do with a rollout that has
 // ended.
-var steering = []string{"pause", "resume", "approve", "advance", "release", "abort", "cancel"}
+var steering = []string{"pause", "resume", "approve", "advance", "release", "abort", "cancel", "supersede"}
 
 func (a *app) completeRollouts(ctx context.Context, p place) ([]cobra.Completion, error) {
 	var views []control.RolloutView
@@ -195,6 +208,20 @@ func (a *app) completeHosts(ctx context.Context, p place) ([]cobra.Completion, e
 			return all, nil
 		}
 		req.After = page.Hosts[len(page.Hosts)-1].Host
+	}
+}
+
+// completeRoles asks for a host of yet another role until there is none.
+func (a *app) completeRoles(ctx context.Context, _ place) (all []cobra.Completion, err error) {
+	var others []string
+	for {
+		var page control.HostListResponse
+		req := control.HostListRequest{Where: strings.Join(others, " && "), Limit: 1}
+		if err := a.call(ctx, control.HostList, req, &page); err != nil || len(page.Hosts) == 0 {
+			return all, err
+		}
+		role := string(page.Hosts[0].Role)
+		all, others = append(all, role), append(others, fmt.Sprintf("role != %q", role))
 	}
 }
 
