@@ -43,6 +43,8 @@ type app struct {
 	given  func(flag string) bool // whether a global flag was given
 	client *control.Client
 	close_ []func()
+
+	misnamed error // help was asked for with a command that doesn't exist
 }
 
 func (a *app) root() *cobra.Command {
@@ -84,8 +86,39 @@ change that a host was ever told is on the audit log with its reason.`,
 		a.stopCommand(), a.startCommand(), a.statusCommand(),
 		a.whyCommand(), a.auditCommand(), a.versionCommand(),
 	)
+	a.help(root)
 	a.completions(root)
 	return root
+}
+
+// help makes asking for help with a command that doesn't exist a wrong usage,
+// as running it is.
+func (a *app) help(root *cobra.Command) {
+	show := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if typed := cmd.Flags().Args(); cmd.HasSubCommands() && len(typed) > 0 {
+			a.misnamed = unknownCommand(cmd, typed[0])
+			return
+		}
+		show(cmd, args)
+	})
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil || help == root {
+		return
+	}
+	help.Example, help.Args = "  tsunamictl help rollout start", cobra.ArbitraryArgs
+	help.Run, help.RunE = nil, func(_ *cobra.Command, words []string) error {
+		cmd, rest, err := root.Find(words)
+		if err != nil {
+			return &usageError{err}
+		}
+		if cmd.HasSubCommands() && len(rest) > 0 {
+			return unknownCommand(cmd, rest[0])
+		}
+		cmd.InitDefaultHelpFlag()
+		return cmd.Help()
+	}
 }
 
 var outputs = []string{"table", "wide", "json", "yaml"}
@@ -362,7 +395,15 @@ func group(cmd *cobra.Command) *cobra.Command {
 // unknownCommand says what may have been meant.
 func unknownCommand(cmd *cobra.Command, typed string) error {
 	words := fmt.Sprintf("unknown command %q for %q", typed, cmd.CommandPath())
-	if near := cmd.SuggestionsFor(typed); len(near) > 0 {
+	near := cmd.SuggestionsFor(typed)
+	for _, group := range cmd.Commands() {
+		for _, sub := range group.Commands() {
+			if sub.Name() == typed {
+				near = append(near, group.Name()+" "+typed)
+			}
+		}
+	}
+	if len(near) > 0 {
 		words += "; did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return &usageError{errors.New(words)}

@@ -39,6 +39,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	cmd, err := root.ExecuteContextC(ctx)
 	a.close()
 	if err == nil {
+		err = a.misnamed
+	}
+	if err == nil {
 		return exitDone
 	}
 	return a.report(cmd, err)
