@@ -87,7 +87,8 @@ func (s *Snapshot) Blackouts() []*Blackout {
 }
 
 // BlackoutStatus says whether a blackout is in force, when that changes (the
-// zero time: never), and which running rollouts it holds. An unknown one isn't
+// zero time: never), and which running rollouts it holds, or some of whose hosts
+// it defers. An unknown one isn't
 // in force.
 func (s *Snapshot) BlackoutStatus(name ID, now time.Time) (inForce bool, next time.Time, holds []ID) {
 	b := s.blackouts[name]
@@ -96,7 +97,7 @@ func (s *Snapshot) BlackoutStatus(name ID, now time.Time) (inForce bool, next ti
 	}
 	inForce, next = b.at(now)
 	for _, c := range s.ordered {
-		if inForce && c.record.State == StateRunning && s.calendar(c).at(now).why.Blackout == name {
+		if inForce && c.record.State == StateRunning && (s.calendar(c).at(now).why.Blackout == name || !c.rollback() && c.under[s.scopes[name]] > 0) {
 			holds = append(holds, c.id)
 		}
 	}
@@ -138,20 +139,24 @@ func (h *host) deferred(now time.Time) (Reason, bool) {
 
 // openLength is how long a ramp's clock runs that starts at now: by its own
 // words, or, where there are windows, the time for which these are open until
-// then. A ramp of less than a week might start just before a window closes:
-// it has no less than the windows' share, over four weeks, of a day or of its
-// length.
+// then. It might start just before a window closes, or its windows might be
+// rare: one of less than a week has no less than the windows' share, over four
+// weeks, of a day or of its length; a longer one no less than half their share
+// over a year.
 func openLength(spec *Spec, now time.Time) time.Duration {
 	nominal := spec.Ramp.Length()
 	if len(spec.Windows) == 0 {
 		return nominal
 	}
-	const day, week = 24 * time.Hour, 7 * 24 * time.Hour
+	const day, week, year = 24 * time.Hour, 7 * 24 * time.Hour, 365 * 24 * time.Hour
 	windows := newCalendar(spec.Windows, nil)
 	length := windows.open(now, now.Add(nominal), nominal)
 	if nominal < week {
 		share := float64(windows.open(now, now.Add(4*week), 4*week)) / float64(4*week)
 		length = max(length, min(nominal, time.Duration(share*float64(max(nominal, day)))))
+	} else {
+		share := float64(windows.open(now, now.Add(year), year)) / float64(year)
+		length = max(length, time.Duration(share/2*float64(nominal)))
 	}
 	return max(1, length)
 }

@@ -71,6 +71,8 @@ func (s *Snapshot) prepare(c *cohort, now time.Time, d *Decision) []Step {
 			hold = Reason{Code: HostUnheard, Host: wanted.unheard}
 		case c.inFlight > 0:
 			hold = Reason{Code: CanaryBake, InFlight: c.inFlight, Detail: fmt.Sprintf("%d of %d canaries have yet to confirm", c.inFlight, c.told)}
+		case wanted.nobody && !c.record.Baked:
+			hold = Reason{Code: CanaryBake, Detail: "no host matches the canary's where"}
 		case wanted.n > 0 && c.told == 0:
 			hold = Reason{Code: CanaryBake, Detail: "none of the canaries can be told now"}
 		default:
@@ -103,6 +105,7 @@ type wanted struct {
 	ready   []*member // that can be told now, in the order in which they are
 	n       int       // all that are wanted, offline ones included
 	unheard Host      // one that may be online: see Unheard
+	nobody  bool      // there are hosts, and none matches the canary's where
 }
 
 // canaries finds who is to be told before the ramp's clock starts. Everybody
@@ -134,6 +137,11 @@ func (r *round) canaries() (w wanted) {
 			}
 		}
 		return out
+	}
+	if spec.Where != "" && c.told == 0 && c.n > 0 {
+		w.nobody = !slices.ContainsFunc(c.groups, func(g *group) bool {
+			return slices.ContainsFunc(g.members, func(m *member) bool { return m.canary && !m.outside })
+		})
 	}
 	switch {
 	case spec.PerRole > 0:

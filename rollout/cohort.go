@@ -100,23 +100,26 @@ func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
 }
 
 // set takes a record, and compiles its document's expressions.
-func (c *cohort) set(r *Record) (err error) {
-	if c.where, err = ParseWhere(r.Spec.Where); err != nil {
+func (c *cohort) set(r *Record) error {
+	where, err := ParseWhere(r.Spec.Where)
+	if err != nil {
 		return fieldErrorf("where", "%v", err)
 	}
+	var canary Where
 	if r.Spec.Canary != nil {
-		if c.canary, err = ParseWhere(r.Spec.Canary.Where); err != nil {
+		if canary, err = ParseWhere(r.Spec.Canary.Where); err != nil {
 			return fieldErrorf("canary.where", "%v", err)
 		}
 	}
-	c.limits = nil
+	var limits []Where
 	for i, l := range r.Spec.Limits {
 		w, err := ParseWhere(l.Where)
 		if err != nil {
 			return fieldErrorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
 		}
-		c.limits = append(c.limits, w)
+		limits = append(limits, w)
 	}
+	c.where, c.canary, c.limits = where, canary, limits
 	c.record, c.calendar = r, nil
 	return nil
 }

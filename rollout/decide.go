@@ -126,7 +126,11 @@ func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
 		ran = min(ran, max(0, p.CaughtUp-p.Elapsed)+c.gap())
 	}
 	if cal := s.calendar(c); !cal.always() {
-		ran = cal.open(p.At, now, ran)
+		from := p.At
+		if now.Before(from) { // the wall clock of whoever wrote it was ahead
+			from = now.Add(-ran)
+		}
+		ran = cal.open(from, now, ran)
 	}
 	return p.Elapsed + ran
 }
@@ -265,7 +269,7 @@ func (s *Snapshot) document(h *host, reason Reason, now time.Time) Tell {
 	case ByFirst:
 		for name, v := range s.variables {
 			actual := h.report.Actual[name]
-			if v.Value.IsZero() || !actual.IsZero() && !v.Value.Matches(actual) {
+			if v.Value.IsZero() || h.pinned(name) || !actual.IsZero() && !v.Value.Matches(actual) {
 				continue // where they differ the host has drifted, and is left to a rollout
 			}
 			if h.report.Enact[name].Status == Unobserved {

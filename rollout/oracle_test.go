@@ -141,8 +141,13 @@ func (st *store) rolledBack(id ID) bool {
 // layer says whether the rollout has completed and covers those who come.
 func (st *store) layer(id ID) bool {
 	r := st.rollouts[id]
-	if r.State != StateCompleted || r.Spec.Rollback != "" || st.rolledBack(id) {
+	if r.State != StateCompleted || r.Spec.Rollback != "" {
 		return false
+	}
+	for _, o := range st.rollouts {
+		if o.Spec.Rollback == id {
+			return false // whatever became of the rollback
+		}
 	}
 	for other, o := range st.rollouts {
 		if o.Spec.Variable == r.Spec.Variable && o.State == StateCompleted && covers(&o.Spec) && st.newer(other, id) && st.layer(other) {
@@ -476,7 +481,13 @@ func (v *view) canaries(now time.Time) (ready []Host, stand bool) {
 		slices.SortFunc(ready, func(a, b Host) int { return cmp.Compare(v.key(v.record.Salt, a), v.key(v.record.Salt, b)) })
 		ready = ready[:max(0, min(len(ready), c.Hosts-v.told))]
 	}
-	return ready, len(ready) == 0 && v.inFlight == 0 && (v.told > 0 || !wanted)
+	nobody := c.Where != "" && v.told == 0 && v.hosts > 0 && !v.record.Baked
+	for _, g := range v.groups {
+		for h := range g.states {
+			nobody = nobody && !v.matches(c.Where, h)
+		}
+	}
+	return ready, len(ready) == 0 && v.inFlight == 0 && (v.told > 0 || !wanted) && !nobody
 }
 
 // closed says why nobody may be told at an instant.

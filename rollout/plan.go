@@ -58,6 +58,9 @@ func (s *Snapshot) Plan(id ID, o PlanOptions, now time.Time) (Plan, error) {
 	if !c.active {
 		return Plan{}, refusef("%s is %s: nothing is left to plan", id, c.record.State)
 	}
+	if back := s.rolledBack(c); back != nil {
+		return Plan{}, refusef("%s takes back what %s told, or has: nothing is left to plan", back.id, id)
+	}
 	return s.plan(c, o, now), nil
 }
 
@@ -99,7 +102,7 @@ func (s *Snapshot) planRecord(r *Record, p Progress, o PlanOptions, now time.Tim
 }
 
 func (s *Snapshot) plan(c *cohort, o PlanOptions, now time.Time) Plan {
-	f := s.forecast(c, o, now)
+	f, asIs := s.forecast(c, o, now), c.record
 	c = f.c
 	p := Plan{Starts: f.starts, Clock: f.clockStarts, Length: c.length(), Target: c.target(), Told: c.told + c.had}
 	p.Hosts, p.Ends = f.simulate(without{})
@@ -120,7 +123,7 @@ func (s *Snapshot) plan(c *cohort, o PlanOptions, now time.Time) Plan {
 		}
 		at = until
 	}
-	p.Conflicts = s.conflicts(c, &p)
+	p.Conflicts = s.conflicts(c, asIs, f.waits, &p)
 	return p
 }
 
@@ -141,6 +144,7 @@ type forecast struct {
 	first       []Planned     // told apart from the ramp: canaries, and a rollback's absent hosts
 	gone        map[*member]bool
 	ofGroup     map[*group]int // of first
+	waits       bool           // for a canary that nobody can be
 }
 
 // soon is t, or when the calendar opens next; t itself where it never does.
@@ -199,8 +203,9 @@ func (f *forecast) absent() {
 // canaries plans the hosts that go first, and returns when the ramp's clock
 // starts.
 func (f *forecast) canaries(now time.Time) time.Time {
-	r := newRound(f.s, f.c, f.starts)
-	left := r.canaries().ready
+	wanted := newRound(f.s, f.c, f.starts).canaries()
+	left := wanted.ready
+	f.waits = wanted.nobody && !f.c.record.Baked
 	at, last := f.starts, now
 	air := f.newAirspace(f.starts)
 	for len(left) > 0 {
@@ -256,11 +261,15 @@ func (f *forecast) costs(ends time.Time) map[Code]time.Duration {
 	return out
 }
 
-// conflicts says in plain words what stands in the plan's way.
-func (s *Snapshot) conflicts(c *cohort, p *Plan) []string {
+// conflicts says in plain words what stands in the plan's way. The record is the
+// rollout's as it is, before the plan starts it.
+func (s *Snapshot) conflicts(c *cohort, asIs *Record, waits bool, p *Plan) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if p.Ends.IsZero() {
+	switch {
+	case waits:
+		add("no host matches the canary's where: it waits until somebody advances it")
+	case p.Ends.IsZero():
 		add("its calendar doesn't open for long enough in the years to come: it never ends")
 	}
 	named := map[ID]bool{}
@@ -288,7 +297,7 @@ func (s *Snapshot) conflicts(c *cohort, p *Plan) []string {
 				continue
 			}
 			for _, o := range m.host.members {
-				if o.cohort.id != c.id && o.cohort.record.State.Live() && !o.outside && o.cohort.id != c.record.Spec.Supersedes {
+				if o.cohort.id != c.id && o.cohort.record.State.Live() && !o.outside && o.cohort.id != asIs.Spec.Supersedes && o.cohort.id != asIs.Spec.After {
 					shared[o.cohort.id]++
 				}
 			}
@@ -317,10 +326,13 @@ func (s *Snapshot) conflicts(c *cohort, p *Plan) []string {
 	if offline > 0 {
 		add("%d of its hosts are offline, and are told when they are back", offline)
 	}
-	if n := c.record.Needed(); n > 0 {
+	if asIs.State == StatePaused || asIs.State == StateFrozen {
+		add("it is %s; the times are those if it is resumed now", asIs.State)
+	}
+	if n := asIs.Needed(); n > 0 {
 		add("it waits for %d approvals; the times are those if they are given at once", n)
 	}
-	if a := c.record.Spec.After; a != "" && c.record.Theta == nil {
+	if a := c.record.Spec.After; a != "" && asIs.Theta == nil {
 		if o := s.cohorts[a]; o == nil || o.record.State != StateCompleted {
 			add("it waits for %s to complete; the times are those if that is at once", a)
 		}

@@ -417,6 +417,14 @@ func (w *world) calm(t *rapid.T) {
 				}
 			}
 		}
+		// Where nobody can be a canary, somebody has to say that none is needed.
+		for _, id := range w.states(StateRunning) {
+			if st, err := w.snap.Status(id, w.now); err == nil && st.Reason.Code == CanaryBake {
+				if step, err := w.snap.Advance(id, "ann", 0, "there is none", w.now); err == nil {
+					w.request("advance", step)
+				}
+			}
+		}
 		w.advance(time.Hour)
 		w.approve(t)
 		if len(w.states(StatePending, StateRunning)) == 0 {

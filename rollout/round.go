@@ -85,10 +85,12 @@ func (s *Snapshot) ramp(c *cohort, now time.Time, d *Decision) []Step {
 		switch ready := len(r.ready[p.group]) > 0 && r.ready[p.group][0].number <= p.number; { // nobody moves up
 		case !ready && r.unheard[p.group] != "":
 			hold, clock = Reason{Code: HostUnheard, Host: r.unheard[p.group]}, p.at-1
-		case !ready || !r.roleRoom(p.group.role):
+		case !ready:
 			continue // the place has come and nobody can fill it: overdue from now on
 		case !r.room():
 			hold, clock = r.full(), p.at-1
+		case !r.roleRoom(p.group.role):
+			continue
 		default:
 			r.choose(p.group, p.at, ByRamp)
 			continue

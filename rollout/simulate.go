@@ -25,6 +25,9 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 	}
 	s.caughtUp = f.c.progress.CaughtUp
 	s.hosts = append(s.hosts, f.first...)
+	if f.waits {
+		return s.hosts, time.Time{}
+	}
 	s.lanes()
 	for len(s.queue) > 0 {
 		l := s.queue[0]
@@ -33,7 +36,7 @@ func (f *forecast) simulate(w without) ([]Planned, time.Time) {
 		if s.never {
 			return s.hosts, time.Time{}
 		}
-		if !s.air.room() && s.canTell(l) {
+		if !s.air.room() && s.someReady(l) {
 			s.hold(l.at)
 			continue
 		}
@@ -193,17 +196,17 @@ func (s *simulation) to(at time.Duration) {
 	s.air.land(s.wall)
 }
 
-// canTell says whether one of the lane's hosts whose places have come can be
-// told, if there is room for it in the fleet.
-func (s *simulation) canTell(l *lane) bool {
-	return s.roleRoom(l) && (s.anyReady(l) || !s.readyAt(l.rest[0].m).After(s.wall))
+// someReady says whether one of the lane's hosts whose places have come could be
+// told if there were room in flight.
+func (s *simulation) someReady(l *lane) bool {
+	return s.anyReady(l) || !s.readyAt(l.rest[0].m).After(s.wall)
 }
 
 // place fills the lane's next place with the first of its hosts that can be
 // told. If there is none, the place's own host waits.
 func (s *simulation) place(l *lane) {
 	switch u := l.rest[0]; {
-	case !s.canTell(l):
+	case !s.someReady(l) || !s.roleRoom(l):
 		s.wait(l)
 		if s.lapsedAt != l.at {
 			s.lapsedAt, s.lapsed = l.at, s.lapsed[:0]
@@ -285,7 +288,7 @@ func (s *simulation) readyAt(m *member) time.Time {
 	h := m.host
 	switch {
 	case h.pinned(s.c.record.Spec.Variable):
-		return cmp.Or(h.pin.Until, forever)
+		return forever // whoever is pinned keeps nobody waiting
 	case len(h.under) > 0 && !s.blackouts && !s.c.rollback():
 		if why, ok := h.deferred(s.wall); ok {
 			return cmp.Or(why.Until, forever)
@@ -346,6 +349,10 @@ func (s *simulation) catchUp(until time.Duration) {
 			// Somebody is ready later, or has room in its role.
 			next := s.soonest()
 			if !next.After(s.wall) || next.Equal(forever) {
+				return
+			}
+			if until < 0 && next.After(s.starts.AddDate(1, 0, 0)) {
+				s.never = true // each of its hosts' blackouts lets the next one begin
 				return
 			}
 			at = s.clock + s.cal.open(s.wall, next, 1<<62)

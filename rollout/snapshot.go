@@ -252,7 +252,7 @@ func (s *Snapshot) PutRollout(id ID, r *Record) error {
 		}
 	}
 	c.record, c.unfit = r, false
-	if c.active || r.State.Live() || r.State == StateCompleted {
+	if c.active || r.State.Live() || r.State == StateCompleted || c.rollback() {
 		s.activate(r.Spec.Variable)
 	}
 	return nil
@@ -290,9 +290,7 @@ func (s *Snapshot) activate(variable Name) {
 		if c.record.Spec.Variable != variable {
 			continue
 		}
-		if c.record.State != StateCancelled {
-			back[c.record.Spec.Rollback] = true
-		}
+		back[c.record.Spec.Rollback] = true // a rollback that is cancelled starts no layer anew
 		layer := c.record.State == StateCompleted && !covered && !c.rollback() && !back[c.id]
 		active := c.record.State.Live() || layer
 		covered = covered || layer && c.record.Spec.Covers()

@@ -317,6 +317,9 @@ func (h HostStatus) Drifted(v *Variable) bool {
 	}
 	if h.Desired != nil {
 		if want, ok := h.Desired.Values[v.Name]; ok {
+			if t := h.Desired.Told[v.Name]; t.Pin && !v.Value.IsZero() && !want.Matches(v.Value) && (h.Pin == nil || h.Pin.Values[v.Name].IsZero()) {
+				return true // a pin that has ended left it so
+			}
 			e := h.Report.Enact[v.Name]
 			return (e.Status == Enacted || e.Status == DriftedOff) && h.Report.Generation >= h.Desired.Told[v.Name].Generation && !want.Matches(actual)
 		}
@@ -395,7 +398,7 @@ func (s *Snapshot) nextFor(h *host, variable Name) *cohort {
 
 func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	block := func(r Reason) {
-		if r.Code != "" && !slices.ContainsFunc(e.Blocked, func(b Reason) bool { return b.Code == r.Code }) {
+		if r.Code != "" && !slices.ContainsFunc(e.Blocked, func(b Reason) bool { return b.Code == r.Code && b.Blackout == r.Blackout }) {
 			e.Blocked = append(e.Blocked, r)
 		}
 	}
@@ -436,7 +439,7 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	}
 	if c.progress.Running || s.timed(c) || c.record.State == StatePending && why.Code != WaitingForRollout && why.Code != AwaitingApproval {
 		e.Due = due
-		if why, deferred := h.deferred(now); deferred && !c.rollback() && due.Before(why.Until) {
+		if why, deferred := h.deferred(now); deferred && !c.rollback() && due.Before(cmp.Or(why.Until, forever)) {
 			e.Due = why.Until
 		}
 		if h.pinned(c.record.Spec.Variable) && due.Before(cmp.Or(h.pin.Until, forever)) {

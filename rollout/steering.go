@@ -198,6 +198,9 @@ func (s *Snapshot) canRollBack(c *cohort) error {
 			return nil
 		}
 	}
+	if back := s.rolledBack(c); back != nil {
+		return refusef("%s has taken its hosts back already", back.id)
+	}
 	return refusef("%s has told no host: there is nothing to take back", c.id)
 }
 
@@ -241,6 +244,9 @@ func (s *Snapshot) Change(spec Spec, v *Variable, by ID, now time.Time) (Step, e
 		return Step{}, err
 	}
 	r.By = by
+	if r.Theta == nil && differs(&c.record.Spec, &spec) != "" { // it is another document now, and theirs
+		r.Author, r.Approvals = by, nil
+	}
 	return Step{Rollout: c.id, Abort: s.aborts[c.id].Sequence, Records: []RecordChange{{c.id, *r}}, Progress: &p}, nil
 }
 
@@ -264,6 +270,9 @@ func (s *Snapshot) changed(c *cohort, spec Spec, v *Variable, now time.Time) (*R
 	}
 	r := *c.record
 	r.Spec = spec
+	if spec.Approvals < old.Approvals {
+		return nil, Progress{}, fieldErrorf("approvals", "%d are fewer than the %d that were asked for: cancel it and start another", spec.Approvals, old.Approvals)
+	}
 	if r.Theta == nil {
 		return &r, c.progress, nil
 	}

@@ -30,6 +30,10 @@ func (r *Record) run(now time.Time, theta map[string]float64) {
 
 func (r *Record) freeze(by ID, a Abort, now time.Time) {
 	r.Abort = a.Sequence
+	r.Advanced = 0 // it goes on from where it stands
+	if r.Clock.IsZero() {
+		r.Baked = false // the canary bakes anew
+	}
 	r.become(StateFrozen, by, a.Why, now)
 }
 
@@ -210,11 +214,12 @@ func (s *Snapshot) Cancel(id, by ID, why string, now time.Time) (Step, error) {
 
 func notFound(kind, name string) error { return fmt.Errorf("%s %s: %w", kind, name, ErrNotFound) }
 
-// Retire ends the layers of a variable that is being deleted.
+// Retire ends the layers of a variable that is being deleted, those beneath the
+// newest too: they would cover the fleet again.
 func (s *Snapshot) Retire(variable Name, by ID, now time.Time) []RecordChange {
 	var out []RecordChange
 	for _, c := range s.ordered {
-		if c.active && c.record.State == StateCompleted && c.record.Spec.Variable == variable {
+		if c.record.State == StateCompleted && c.record.Spec.Variable == variable {
 			r := *c.record
 			r.become(StateCancelled, by, "its variable was deleted", now)
 			out = append(out, RecordChange{c.id, r})

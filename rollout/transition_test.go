@@ -36,14 +36,25 @@ var may = map[string]func(old, next *Record){
 	"advance": func(old, next *Record) {
 		old.Advanced, old.Baked, old.Approvals = next.Advanced, next.Baked, next.Approvals
 	},
-	"change": func(old, next *Record) { old.Spec, old.Length, old.Planned = next.Spec, next.Length, next.Planned },
+	"change": func(old, next *Record) {
+		another := !reflect.DeepEqual(old.Spec, next.Spec)
+		old.Spec, old.Length, old.Planned = next.Spec, next.Length, next.Planned
+		if another && old.Theta == nil { // nobody has approved the new document
+			old.Author, old.Approvals = next.By, nil
+		}
+	},
 	"start": func(old, next *Record) {
 		old.Clock, old.Length, old.Planned = next.Clock, next.Length, next.Planned
 		if old.Theta == nil {
 			old.Theta = next.Theta
 		}
 	},
-	"freeze": func(old, next *Record) { old.Abort = next.Abort },
+	"freeze": func(old, next *Record) {
+		old.Abort, old.Advanced = next.Abort, 0
+		if old.Clock.IsZero() {
+			old.Baked = false
+		}
+	},
 }
 
 func (c *checker) transition(f *fleet, step Step, change RecordChange) {
@@ -84,7 +95,7 @@ func (c *checker) transition(f *fleet, step Step, change RecordChange) {
 	if !reflect.DeepEqual(same, next) {
 		f.fail("%s %v: a transition changed what it shouldn't:\n%+v\n%+v", change.ID, verbs, same, next)
 	}
-	if !c.decided && len(r.Approvals) < len(old.Approvals) || r.Advanced < old.Advanced {
+	if r.Theta != nil && len(r.Approvals) < len(old.Approvals) || r.Advanced < old.Advanced && r.State != StateFrozen {
 		f.fail("%s takes back what it was given: %+v, %+v", change.ID, old, r)
 	}
 	if c.decided && old.State == StatePending && r.State == StateRunning {

@@ -280,6 +280,9 @@ func (a *application) rollout(spec rollout.Spec, result *control.ApplyResult) (w
 	}
 	if same {
 		result.Action, result.Note = unchanged, "it is "+string(st.Record.State)
+		if s := st.Record.State; s == rollout.StateCancelled || s == rollout.StateSuperseded {
+			result.Note += ", and an id is never used again: another name starts it anew"
+		}
 		return nil, nil
 	}
 	result.Action = changed

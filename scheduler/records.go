@@ -92,18 +92,34 @@ func decodeOwn[T any](m bus.Msg) (*T, error) {
 	return v, nil
 }
 
+// decodeRollout decodes a rollout's record. One whose document isn't valid was
+// written by a scheduler that knows more: it can't be acted upon.
+func decodeRollout(m bus.Msg) (*rollout.Record, error) {
+	r, err := decodeOwn[rollout.Record](m)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Spec.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", subjects.ErrUnreadable, err)
+	}
+	if r.Length < 0 {
+		return nil, fmt.Errorf("%w: its ramp's length is %s", subjects.ErrUnreadable, r.Length)
+	}
+	return r, nil
+}
+
 func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) error {
 	s.revisions[m.Subject] = m.Sequence
 	if _, err := rollout.ParseID("rollout", string(id)); err != nil {
 		return fmt.Errorf("put by hand: %w", err)
 	}
-	r, err := decodeOwn[rollout.Record](m)
+	r, err := decodeRollout(m)
 	if err == nil {
 		delete(s.damaged, id)
 		return s.snap.PutRollout(id, r)
 	}
 	if _, known := s.snap.Status(id, time.Now()); known != nil {
-		good, histErr := lastGood(ctx, s, m.Subject, decodeOwn[rollout.Record])
+		good, histErr := lastGood(ctx, s, m.Subject, decodeRollout)
 		if histErr != nil {
 			return fmt.Errorf("%w; and its history: %w", err, histErr)
 		}

@@ -283,6 +283,9 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 		d := rollout.Decide(s.snap, now)
 		s.changed, s.due = len(d.Steps) > 0, d.Next
 		for _, step := range d.Steps {
+			if time.Since(now) > s.o.Renew { // an answer took long: decide anew, windows may have closed
+				return time.Now(), nil
+			}
 			err := s.commit(ctx, step, now)
 			if unfit, ok := errors.AsType[*unfitError](err); ok {
 				s.snap.PutUnfit(unfit.host)

@@ -285,8 +285,16 @@ func (s *scheduler) status() control.StatusView {
 	}
 	v.Unheard = p[rollout.Unheard]
 	for _, id := range s.snap.Rollouts() {
-		if st, err := s.snap.Status(id, time.Now()); err == nil && (st.Record.State == rollout.StateFrozen || st.Record.State == rollout.StatePaused || st.Reason.Code == rollout.Aborted) {
+		st, err := s.snap.Status(id, time.Now())
+		if err != nil {
+			continue
+		}
+		never := st.Reason.Code == rollout.WaitingForRollout && st.Reason.Detail != ""
+		if state := st.Record.State; state == rollout.StateFrozen || state == rollout.StatePaused || st.Reason.Code == rollout.Aborted || st.Reason.Code == rollout.AwaitingApproval || never {
 			v.Warnings = append(v.Warnings, fmt.Sprintf("rollout %s: %s", id, st.Reason))
+		}
+		if st.Record.State.Live() && st.Failed > 0 {
+			v.Warnings = append(v.Warnings, fmt.Sprintf("rollout %s: hosts that failed: %d", id, st.Failed))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.notices)) {
