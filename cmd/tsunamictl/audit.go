@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +56,9 @@ no scheduler.`,
 			if limit > 0 && len(records) > limit {
 				records = records[len(records)-limit:]
 			}
+			if about := recordsOf(host, id, since); len(records) == 0 && about != "" {
+				fmt.Fprintf(a.errs, "tsunamictl: no record of %s\n", about)
+			}
 			return a.emit(records, func() { a.auditTable(records) })
 		},
 	}
@@ -62,6 +67,22 @@ no scheduler.`,
 	cmd.Flags().StringVar(&since, "since", "", "from this `time` on: 2h, 2026-12-01 or 2026-12-01T09:00:00+01:00")
 	cmd.Flags().IntVar(&limit, "limit", 0, "the newest `N` of them (default all)")
 	return cmd
+}
+
+// recordsOf says what was asked for; "" where that is everything.
+func recordsOf(host, id, since string) string {
+	var all []string
+	if host != "" {
+		all = append(all, "host "+host)
+	}
+	if id != "" {
+		all = append(all, "rollout "+id)
+	}
+	s := strings.Join(all, " and ")
+	if s != "" && since != "" {
+		s += " since " + since
+	}
+	return s
 }
 
 func auditFilter(host, id, since string, now time.Time) (f control.AuditFilter, err error) {
