@@ -24,7 +24,10 @@ All documents are checked before the first is written; a fault in one refuses
 all. FILE is YAML or JSON with any number of documents, a directory (its *.yaml,
 *.yml and *.json, by name), or - for the standard input. Applying the same
 documents again changes nothing. What would change, field by field, is shown by
---dry-run and by 'tsunamictl diff'.`,
+--dry-run and by 'tsunamictl diff'.
+
+The exit code is 2 if a document is wrong, 3 if it is right but refused as things
+stand.`,
 		Example: `  tsunamictl apply -f docker.yaml --dry-run
   tsunamictl apply -f fleet/
   git show HEAD:docker.yaml | tsunamictl apply -f -`,
@@ -55,8 +58,8 @@ away, ~ changed; and for rollouts how the plan changes. Nothing is written. FILE
 what 'tsunamictl apply' takes.
 
 The exit code is 0 if nothing differs and 1 if something does, as that of diff(1);
-2 if it couldn't be found out, 3 if applying would be refused, 4 if nobody
-answered in time.`,
+2 if a document is wrong or it couldn't be found out, 3 if applying would be
+refused, 4 if nobody answered in time.`,
 		Example: `  tsunamictl diff -f docker.yaml
   tsunamictl diff -f fleet/ || tsunamictl apply -f fleet/`,
 		Args: arguments(""),
