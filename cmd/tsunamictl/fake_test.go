@@ -247,7 +247,7 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 			return nil, err
 		}
 		if q.Rollout.Supersedes == "" && q.Rollout.Variable == "docker_version" {
-			return nil, fmt.Errorf("%w: docker-1-12-3 of docker_version is running", rollout.ErrRefused)
+			return nil, fmt.Errorf("%w: docker-1-12-3 of docker_version is running: cancel it, or start this one with supersedes: docker-1-12-3", rollout.ErrRefused)
 		}
 		v := running()
 		v.ID, v.Variable, v.To, v.State = "started", q.Rollout.Variable, q.Rollout.To, rollout.StatePending

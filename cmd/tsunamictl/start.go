@@ -256,7 +256,7 @@ func (a *app) startRollout(ctx context.Context, variable string, value []string,
 	}
 	view := new(control.RolloutView)
 	if err := a.call(ctx, control.RolloutStart, control.StartRequest{Rollout: spec}, view); err != nil {
-		return byFlag(err)
+		return byFlag(withCommand(err, value))
 	}
 	return a.emit(view, func() {
 		a.say("%s is %s: %s on %s; %s", view.ID, view.State, moves(view), plural(view.Target, "host"), rampText(spec.Ramp))
@@ -273,6 +273,26 @@ func (a *app) startRollout(ctx context.Context, variable string, value []string,
 		a.say("  watch it: tsunamictl rollout watch %s", view.ID)
 		a.say("  stop it at once: tsunamictl rollout abort %s --why …", view.ID)
 	})
+}
+
+// withCommand adds to a refusal that names what a document would say, what to
+// type instead.
+func withCommand(err error, value []string) error {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Code != control.Refused {
+		return err
+	}
+	_, old, ok := strings.Cut(e.Message, "supersedes: ")
+	if _, wrong := rollout.ParseID("rollout", old); !ok || wrong != nil {
+		return err
+	}
+	what := "--remove"
+	if len(value) > 0 {
+		what = quoted(value[0])
+	}
+	with := *e
+	with.Message += fmt.Sprintf("\n  that is: tsunamictl rollout supersede %s %s …", old, what)
+	return &with
 }
 
 // moves says what a rollout does to its variable.
