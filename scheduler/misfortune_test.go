@@ -258,6 +258,27 @@ func TestNewerRecordIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A blackout of a newer version can't be read: until it can, nobody is told
+// anything by a rollout.
+func TestNewerBlackoutHoldsAll(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.lead(reports(2))
+	r.settleDown(s)
+	m := &nats.Msg{Subject: subjects.KindBlackout.Subject("eclipse"), Data: []byte(`{"name":"eclipse","moonPhase":"new"}`), Header: nats.Header{}}
+	m.Header.Set(subjects.HeaderTime, time.Now().UTC().Format(time.RFC3339Nano))
+	must(r.js.PublishMsg(t.Context(), m))
+	if err := s.reread(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if in, _, _ := s.snap.BlackoutStatus("eclipse", time.Now()); !in {
+		t.Error("it isn't in force")
+	}
+	if w := strings.Join(s.status().Warnings, "\n"); !strings.Contains(w, "blackout.eclipse") {
+		t.Errorf("nobody is told of it: %s", w)
+	}
+}
+
 // A variable that is widened and a rollout to the new value can be applied
 // together; a rollout may wait for one before it.
 func TestApplyTogether(t *testing.T) {

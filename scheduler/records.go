@@ -99,8 +99,8 @@ func decodeRollout(m bus.Msg) (*rollout.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Spec.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", subjects.ErrUnreadable, err)
+	if err := invalid(r.Spec.Validate()); err != nil {
+		return nil, err
 	}
 	if r.Length < 0 {
 		return nil, fmt.Errorf("%w: its ramp's length is %s", subjects.ErrUnreadable, r.Length)
@@ -219,8 +219,24 @@ func (s *scheduler) applyBlackout(ctx context.Context, name string, m bus.Msg) e
 	if err != nil {
 		return fmt.Errorf("put by hand: %w", err)
 	}
-	check := func(b *rollout.Blackout) error { return cmp.Or(mismatch(b.Name, id), b.Validate()) }
-	return applyDocument(ctx, s, m, s.blackout(id) != nil, check, func(b *rollout.Blackout) error { return s.snap.PutBlackout(id, b) })
+	check := func(b *rollout.Blackout) error { return cmp.Or(mismatch(b.Name, id), invalid(b.Validate())) }
+	err = applyDocument(ctx, s, m, s.blackout(id) != nil, check, func(b *rollout.Blackout) error { return s.snap.PutBlackout(id, b) })
+	if errors.Is(err, subjects.ErrUnreadable) && s.blackout(id) == nil {
+		// A newer scheduler wrote it. Somebody wants no change at some time: until
+		// it is known when, there is none at all.
+		always := &rollout.Blackout{Name: id, From: time.Unix(0, 0), Until: time.Unix(1<<40, 0), Why: "this scheduler can't read its record"}
+		err = errors.Join(err, s.snap.PutBlackout(id, always))
+	}
+	return err
+}
+
+// invalid says that a record whose document doesn't validate is a newer
+// scheduler's.
+func invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", subjects.ErrUnreadable, err)
 }
 
 func (s *scheduler) applyPin(ctx context.Context, name string, m bus.Msg) error {
@@ -228,7 +244,7 @@ func (s *scheduler) applyPin(ctx context.Context, name string, m bus.Msg) error 
 	if err != nil {
 		return fmt.Errorf("put by hand: %w", err)
 	}
-	check := func(p *rollout.Pin) error { return cmp.Or(mismatch(p.Host, h), p.Validate()) }
+	check := func(p *rollout.Pin) error { return cmp.Or(mismatch(p.Host, h), invalid(p.Validate())) }
 	return applyDocument(ctx, s, m, s.pin(h) != nil, check, func(p *rollout.Pin) error {
 		s.snap.PutPin(h, p)
 		return nil
