@@ -131,13 +131,16 @@ func TestAbortTakesBackWhatWasHurried(t *testing.T) {
 	s.Canary = &Canary{Hosts: 2, Bake: Duration(time.Hour)}
 	f.mustStart(s)
 	f.advance(time.Minute)
-	f.operate(f.snap.Advance("up", "ann", 0, "hurry", f.now))
 	resume := func() {
 		a := f.abort("up", false)
 		f.advance(time.Minute)
 		f.operate(f.snap.Resume("up", "ann", "fixed", a.Sequence, f.now))
 	}
-	resume() // before the scheduler could start the ramp
+	f.press(false, false) // so that the ramp doesn't start at once
+	f.operate(f.snap.Advance("up", "ann", 0, "hurry", f.now))
+	resume()
+	f.press(true, false)
+	f.advance(time.Minute)
 	if r := f.rollouts["up"]; r.Baked || !r.Clock.IsZero() {
 		t.Error("the canary needn't bake after an abort")
 	}
