@@ -70,7 +70,7 @@ func (s *Snapshot) prepare(c *cohort, now time.Time, d *Decision) []Step {
 		case wanted.unheard != "":
 			hold = Reason{Code: HostUnheard, Host: wanted.unheard}
 		case c.inFlight > 0:
-			hold = Reason{Code: CanaryBake, InFlight: c.inFlight, Detail: fmt.Sprintf("%d of %d canaries have yet to confirm", c.inFlight, c.told)}
+			hold = Reason{Code: CanaryBake, InFlight: c.inFlight, Detail: fmt.Sprintf("%d of %d canaries yet to confirm", c.inFlight, max(c.told, c.inFlight))}
 		case wanted.nobody && !c.record.Baked:
 			hold = Reason{Code: CanaryBake, Detail: "no host matches the canary's where"}
 		case wanted.n > 0 && c.told == 0:

@@ -111,9 +111,9 @@ func (r Reason) String() string {
 	case AuditBehind:
 		return "the audit log is behind; nothing is told until it has caught up"
 	case InFlightLimit:
-		return fmt.Sprintf("%d hosts are told and not confirmed, the limit is %d", r.InFlight, r.Limit)
+		return fmt.Sprintf("%s told and not confirmed, the limit is %d", are(r.InFlight, ""), r.Limit)
 	case RoleInFlightLimit:
-		return fmt.Sprintf("%d hosts of role %s are told and not confirmed, the limit is %d", r.InFlight, r.Role, r.Limit)
+		return fmt.Sprintf("%s told and not confirmed, the limit is %d", are(r.InFlight, " of role "+string(r.Role)), r.Limit)
 	case HostUnheard:
 		return "the scheduler hasn't listened for long enough to know whether the host is online"
 	case HostOffline:
@@ -164,6 +164,14 @@ func withDetail(s, detail string) string {
 		return s
 	}
 	return s + ": " + detail
+}
+
+// are begins a sentence about so many hosts.
+func are(n int, of string) string {
+	if n == 1 {
+		return "1 host" + of + " is"
+	}
+	return fmt.Sprintf("%d hosts%s are", n, of)
 }
 
 // until adds when it ends.
