@@ -205,7 +205,7 @@ func TestTheAuditLogAndTheEvidence(t *testing.T) {
 			"tsunami.audit.objective.a.b", "tsunami.audit.blackout.a.b", "tsunami.audit.pin.a.b",
 		},
 		subjects.EvidenceStream: {
-			"tsunami.evidence.desired.a.b", "tsunami.evidence.rollout.a.b", "tsunami.evidence.abort.a.b", "tsunami.evidence.host.a.b",
+			"tsunami.evidence.desired.a.b", "tsunami.evidence.rollout.a.b", "tsunami.evidence.abort.a.b", "tsunami.evidence.objective.a.b", "tsunami.evidence.host.a.b",
 			"tsunami.health.a.b", "tsunami.silence.a.b",
 		},
 	} {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 // Verb names a request. On the wire it is the end of the subject
@@ -34,6 +35,7 @@ const (
 	HostPin          Verb = "host.pin"          // PinRequest → HostView
 	HostUnpin        Verb = "host.unpin"        // PinRequest → HostView
 	BlackoutList     Verb = "blackout.list"     // Empty → []BlackoutView
+	ObjectiveList    Verb = "objective.list"    // Empty → []ObjectiveView
 	Start            Verb = "start"             // ReleaseRequest → StopView
 	Status           Verb = "status"            // Empty → StatusView
 	Why              Verb = "why"               // WhyRequest → WhyView
@@ -218,6 +220,7 @@ type RolloutView struct {
 	RollbackOf      rollout.ID         `json:"rollbackOf,omitempty"`
 	Rollback        rollout.ID         `json:"rollback,omitempty"` // the rollback that takes its hosts back
 	Pinned          int                `json:"pinned,omitempty"`   // hosts that it selects and that a pin holds elsewhere; in show only
+	Guard           *GuardView         `json:"guard,omitempty"`    // of one that names objectives; in show only
 	Spec            *rollout.Spec      `json:"spec,omitempty"`     // in show only
 }
 
@@ -255,6 +258,8 @@ type AbortView struct {
 	Why      string    `json:"why"`
 	Actor    string    `json:"actor,omitempty"`
 	Time     time.Time `json:"time,omitzero"`
+	// Evidence is the guard's, where it was the guard; in show only.
+	Evidence *slo.Verdict `json:"evidence,omitempty"`
 }
 
 // PlanRequest asks for the plan of a rollout by its id, or of a document that
@@ -305,6 +310,9 @@ type PlanView struct {
 	// Conflicts are in plain words: blackouts, other rollouts of the same hosts,
 	// pins, hosts that are offline.
 	Conflicts []string `json:"conflicts,omitempty"`
+	// Power says what the guard would make of changes that break hosts; absent
+	// where the rollout names no objectives.
+	Power []slo.Power `json:"power,omitempty"`
 }
 
 // PlanDay is one day of a plan, in UTC.
@@ -386,6 +394,26 @@ type BlackoutView struct {
 	Next time.Time `json:"next,omitzero"`
 	// Holds are the live rollouts that it holds now.
 	Holds []rollout.ID `json:"holds,omitempty"`
+}
+
+// ObjectiveView is an objective and where it is in use.
+type ObjectiveView struct {
+	slo.Objective
+	// Rollouts are the live ones that name it.
+	Rollouts []rollout.ID `json:"rollouts,omitempty"`
+}
+
+// GuardView is what the guard says of a rollout that names objectives.
+type GuardView struct {
+	// Clear says that the evidence is fresh enough to go on; Until until when, if
+	// no more comes. Why says why it isn't.
+	Clear    bool             `json:"clear"`
+	Until    time.Time        `json:"until,omitzero"`
+	Why      string           `json:"why,omitempty"`
+	OnBreach rollout.OnBreach `json:"onBreach"`
+	// Standings are the evidence against the rollout, an objective each; absent
+	// where the guard has said nothing of it.
+	Standings []slo.Standing `json:"standings,omitempty"`
 }
 
 // HostView is one host.

@@ -226,5 +226,5 @@ func (c *Client) last(ctx context.Context, subject string) (*Brake, error) {
 	if t.IsZero() {
 		t = m.Time
 	}
-	return &Brake{AbortView{a.Sequence, a.Why, a.Actor, t}, a.Released}, nil
+	return &Brake{AbortView{Sequence: a.Sequence, Why: a.Why, Actor: a.Actor, Time: t}, a.Released}, nil
 }

@@ -6,28 +6,31 @@ import (
 	"strings"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // The kinds of documents.
 const (
-	KindVariable = "Variable"
-	KindRollout  = "Rollout"
-	KindBlackout = "Blackout"
-	KindPin      = "Pin"
+	KindVariable  = "Variable"
+	KindRollout   = "Rollout"
+	KindObjective = "Objective"
+	KindBlackout  = "Blackout"
+	KindPin       = "Pin"
 )
 
 // Document is one document that an operator applies: exactly one of the
 // pointers is set.
 type Document struct {
-	Variable *rollout.Variable
-	Rollout  *rollout.Spec
-	Blackout *rollout.Blackout
-	Pin      *rollout.Pin
+	Variable  *rollout.Variable
+	Rollout   *rollout.Spec
+	Objective *slo.Objective
+	Blackout  *rollout.Blackout
+	Pin       *rollout.Pin
 }
 
 // kinds are all kinds, in the order in which errors list them.
-var kinds = []string{KindVariable, KindRollout, KindBlackout, KindPin}
+var kinds = []string{KindVariable, KindRollout, KindObjective, KindBlackout, KindPin}
 
 // Kinds are all kinds of documents, as a person is told of them.
 func Kinds() string { return strings.Join(kinds[:len(kinds)-1], ", ") + " or " + kinds[len(kinds)-1] }
@@ -39,6 +42,8 @@ func (d Document) Kind() string {
 		return KindVariable
 	case d.Rollout != nil:
 		return KindRollout
+	case d.Objective != nil:
+		return KindObjective
 	case d.Blackout != nil:
 		return KindBlackout
 	case d.Pin != nil:
@@ -54,6 +59,8 @@ func (d Document) Name() string {
 		return string(d.Variable.Name)
 	case d.Rollout != nil:
 		return string(d.Rollout.Name)
+	case d.Objective != nil:
+		return string(d.Objective.Name)
 	case d.Blackout != nil:
 		return string(d.Blackout.Name)
 	case d.Pin != nil:
@@ -70,6 +77,8 @@ func (d Document) validate() error {
 		return d.Variable.Validate()
 	case d.Rollout != nil:
 		return d.Rollout.Validate()
+	case d.Objective != nil:
+		return d.Objective.Validate()
 	case d.Blackout != nil:
 		return d.Blackout.Validate()
 	case d.Pin != nil:
@@ -88,6 +97,10 @@ type (
 		Kind string `json:"kind"`
 		*rollout.Spec
 	}
+	objectiveDocument struct {
+		Kind string `json:"kind"`
+		*slo.Objective
+	}
 	blackoutDocument struct {
 		Kind string `json:"kind"`
 		*rollout.Blackout
@@ -103,6 +116,8 @@ func (d Document) whole() any {
 	switch kind := d.Kind(); kind {
 	case KindRollout:
 		return &rolloutDocument{kind, d.Rollout}
+	case KindObjective:
+		return &objectiveDocument{kind, d.Objective}
 	case KindBlackout:
 		return &blackoutDocument{kind, d.Blackout}
 	case KindPin:
@@ -120,6 +135,8 @@ func blank(kind string) (d Document, ok bool) {
 		d.Variable = new(rollout.Variable)
 	case KindRollout:
 		d.Rollout = new(rollout.Spec)
+	case KindObjective:
+		d.Objective = new(slo.Objective)
 	case KindBlackout:
 		d.Blackout = new(rollout.Blackout)
 	case KindPin:

@@ -176,6 +176,8 @@ func parseDocument(n *node, types map[rollout.Name]rollout.Type) (Located, []fau
 	case l.Rollout != nil:
 		d.decode(n, "", reflect.ValueOf(l.Rollout).Elem(), "kind")
 		d.quotes(types[l.Rollout.Variable], "to")
+	case l.Objective != nil:
+		d.decode(n, "", reflect.ValueOf(l.Objective).Elem(), "kind")
 	case l.Blackout != nil:
 		d.decode(n, "", reflect.ValueOf(l.Blackout).Elem(), "kind")
 	case l.Pin != nil:

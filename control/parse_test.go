@@ -246,9 +246,9 @@ func TestFaultsOfDocuments(t *testing.T) {
 			"f:1:1: ramp.over: is missing or 0: how long the change takes, such as 2w",
 		}},
 		{"names", "kind: Variable\nname: Docker-Version\ntype: string\n", []string{`f:2:7: name: variable name "Docker-Version" isn't allowed: want a lower-case letter, then at most 62 of a-z, 0-9 and _`}},
-		{"no kind", "name: x\n", []string{"f:1:1: kind: is missing: want Variable, Rollout, Blackout or Pin"}},
+		{"no kind", "name: x\n", []string{"f:1:1: kind: is missing: want Variable, Rollout, Objective, Blackout or Pin"}},
 		{"near kind", "kind: rollout\n", []string{`f:1:7: kind: "rollout" isn't a kind: did you mean Rollout?`}},
-		{"unknown kind", "kind: Deployment\n", []string{`f:1:7: kind: "Deployment" isn't a kind: want Variable, Rollout, Blackout or Pin`}},
+		{"unknown kind", "kind: Deployment\n", []string{`f:1:7: kind: "Deployment" isn't a kind: want Variable, Rollout, Objective, Blackout or Pin`}},
 		{"all documents", "kind: Nope\n---\nname: x\n---\n- 1\n", []string{"f:1:7: kind:", "f:3:1: kind: is missing", "f:5:3: a document is a mapping"}},
 		{"twice a field", "kind: Variable\nname: a\nname: b\n", []string{`f:3:1: "name" stands here twice`}},
 		{"twice a document", "kind: Variable\nname: a\ntype: string\n---\nkind: Variable\nname: a\ntype: string\n", []string{"f:5:1: name: Variable a stands in line 1 already"}},
@@ -261,7 +261,7 @@ func TestFaultsOfDocuments(t *testing.T) {
 		{"json", "{\"kind\":\"Variable\",\n \"name\":\"a\", \"type\": \"strng\", \"initial\": 1.10}", []string{`f:2:22: type: "strng" isn't a type: want string, integer, number or boolean`}},
 		{"json unquoted", "{\"kind\":\"Variable\", \"name\":\"a\",\n\t\"type\": \"string\", \"initial\": 1.10}", []string{`f:2:31: initial: 1.10 is read as a number`, `"1.10"`}},
 		{"too many values", "kind: [" + strings.Repeat("a, ", 10_000) + "a]\n", []string{"f:1:", "the document has too many values: split it"}},
-		{"text", "hello", []string{"f:1:1: a document is a mapping that starts with kind: Variable, Rollout, Blackout or Pin, and this is text (hello)"}},
+		{"text", "hello", []string{"f:1:1: a document is a mapping that starts with kind: Variable, Rollout, Objective, Blackout or Pin, and this is text (hello)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			docs, err := control.ParseDocuments("f", []byte(c.in))

@@ -47,7 +47,7 @@ var Verbs = []Verb{
 	Apply, Get, Delete, VariableList,
 	RolloutStart, RolloutList, RolloutShow, RolloutPlan, RolloutPause, RolloutResume, RolloutCancel,
 	RolloutApprove, RolloutAdvance, RolloutRelease, RolloutRollback,
-	HostList, HostShow, HostDecommission, HostPin, HostUnpin, BlackoutList, Start, Status, Why,
+	HostList, HostShow, HostDecommission, HostPin, HostUnpin, BlackoutList, ObjectiveList, Start, Status, Why,
 }
 
 // Request is one request as a [Handler] gets it.

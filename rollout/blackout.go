@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // scope is a blackout that selects hosts by its where.
@@ -29,7 +31,7 @@ func (s *Snapshot) PutBlackout(name ID, b *Blackout) error {
 	if b != nil && b.Where != "" {
 		w, err := ParseWhere(b.Where)
 		if err != nil {
-			return fieldErrorf("where", "%v", err)
+			return field.Errorf("where", "%v", err)
 		}
 		made = &scope{b, w, newCalendar(nil, []*Blackout{b})}
 	}

@@ -3,6 +3,8 @@ package rollout
 import (
 	"errors"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Blackout is a calendar of no change: while it is in force no ramp's clock
@@ -21,8 +23,8 @@ type Blackout struct {
 // Validate checks the document by itself. Its errors are *FieldError, joined.
 func (b *Blackout) Validate() error {
 	var errs []error
-	add := func(field, format string, args ...any) {
-		errs = append(errs, fieldErrorf(field, format, args...))
+	add := func(path, format string, args ...any) {
+		errs = append(errs, field.Errorf(path, format, args...))
 	}
 	if _, err := ParseID("blackout", string(b.Name)); err != nil {
 		add("name", "%v", err)

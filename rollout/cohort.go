@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // cohort is one rollout with the hosts that it selects.
@@ -103,19 +105,19 @@ func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
 func (c *cohort) set(r *Record) error {
 	where, err := ParseWhere(r.Spec.Where)
 	if err != nil {
-		return fieldErrorf("where", "%v", err)
+		return field.Errorf("where", "%v", err)
 	}
 	var canary Where
 	if r.Spec.Canary != nil {
 		if canary, err = ParseWhere(r.Spec.Canary.Where); err != nil {
-			return fieldErrorf("canary.where", "%v", err)
+			return field.Errorf("canary.where", "%v", err)
 		}
 	}
 	var limits []Where
 	for i, l := range r.Spec.Limits {
 		w, err := ParseWhere(l.Where)
 		if err != nil {
-			return fieldErrorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
+			return field.Errorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
 		}
 		limits = append(limits, w)
 	}
@@ -400,12 +402,12 @@ func (g *group) line(c *cohort) line {
 
 // target is the group's T.
 func (g *group) target(c *cohort) int {
-	percent := c.record.Spec.Ramp.Percent.or(100)
+	percent := c.record.Spec.Ramp.Percent.Or(100)
 	if g.limit < 0 {
 		return target(g.n, percent, nil)
 	}
 	l := &c.record.Spec.Limits[g.limit]
-	return target(g.n, l.Percent.or(percent), l)
+	return target(g.n, l.Percent.Or(percent), l)
 }
 
 // admit brings due up to date with the quota: the first quota − told untold

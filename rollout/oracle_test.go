@@ -158,7 +158,7 @@ func (st *store) layer(id ID) bool {
 }
 
 func covers(s *Spec) bool {
-	return s.Where == "" && s.Rollback == "" && s.Ramp.Percent.or(100) == 100 && len(s.Limits)+len(s.Exclude) == 0
+	return s.Where == "" && s.Rollback == "" && s.Ramp.Percent.Or(100) == 100 && len(s.Limits)+len(s.Exclude) == 0
 }
 
 // active says whether the rollout can still tell anybody.
@@ -264,11 +264,11 @@ func (st *store) look(id ID) *view {
 		}
 	}
 	for key, g := range v.groups {
-		p := r.Spec.Ramp.Percent.or(100)
+		p := r.Spec.Ramp.Percent.Or(100)
 		var l *Limit
 		if i := strings.LastIndexByte(key, '/'); i >= 0 {
 			l = &r.Spec.Limits[key[i+1]-'0']
-			p = l.Percent.or(p)
+			p = l.Percent.Or(p)
 		}
 		t := floorRat(new(big.Rat).Add(percentOf(p, g.n), big.NewRat(1, 2)))
 		if l != nil {
@@ -295,9 +295,9 @@ func (st *store) look(id ID) *view {
 	return v
 }
 
-func (v *view) limit() int { return max(1, floorRat(percentOf(v.spec.InFlight.Max.or(5), v.hosts))) }
+func (v *view) limit() int { return max(1, floorRat(percentOf(v.spec.InFlight.Max.Or(5), v.hosts))) }
 func (v *view) roleLimit(role Word) int {
-	return max(1, floorRat(percentOf(v.spec.InFlight.PerRole.or(20), v.ofRole[role])))
+	return max(1, floorRat(percentOf(v.spec.InFlight.PerRole.Or(20), v.ofRole[role])))
 }
 
 func (v *view) room(role Word) bool {

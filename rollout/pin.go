@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Pin is the document that holds variables of one host at a value: no rollout
@@ -29,8 +31,8 @@ const (
 // Validate checks the document by itself. Its errors are *FieldError, joined.
 func (p *Pin) Validate() error {
 	var errs []error
-	add := func(field, format string, args ...any) {
-		errs = append(errs, fieldErrorf(field, format, args...))
+	add := func(path, format string, args ...any) {
+		errs = append(errs, field.Errorf(path, format, args...))
 	}
 	if _, err := ParseHost(string(p.Host)); err != nil {
 		add("host", "%v", err)
@@ -47,7 +49,7 @@ func (p *Pin) Validate() error {
 	return errors.Join(errs...)
 }
 
-func validateWhy(why string, add func(field, format string, args ...any)) {
+func validateWhy(why string, add func(path, format string, args ...any)) {
 	if len(why) > maxWhy {
 		add("why", "%d bytes are too many: at most %d are allowed", len(why), maxWhy)
 	}
@@ -65,10 +67,10 @@ func (s *Snapshot) AdmitPin(p *Pin, variables map[Name]*Variable, now time.Time)
 	}
 	var errs []error
 	if _, err := s.Host(p.Host); err != nil {
-		errs = append(errs, fieldErrorf("host", "there is no host %s", p.Host))
+		errs = append(errs, field.Errorf("host", "there is no host %s", p.Host))
 	}
 	if !p.Until.IsZero() && !p.Until.After(now) {
-		errs = append(errs, fieldErrorf("until", "%s has passed", p.Until.Format(time.RFC3339)))
+		errs = append(errs, field.Errorf("until", "%s has passed", p.Until.Format(time.RFC3339)))
 	}
 	names := make([]Name, 0, len(p.Values))
 	for name := range p.Values {
@@ -81,9 +83,9 @@ func (s *Snapshot) AdmitPin(p *Pin, variables map[Name]*Variable, now time.Time)
 			v = s.variables[name]
 		}
 		if v == nil {
-			errs = append(errs, fieldErrorf("values."+string(name), "there is no variable %s", name))
+			errs = append(errs, field.Errorf("values."+string(name), "there is no variable %s", name))
 		} else if err := v.Accept(p.Values[name]); err != nil {
-			errs = append(errs, fieldErrorf("values."+string(name), "%v", err))
+			errs = append(errs, field.Errorf("values."+string(name), "%v", err))
 		}
 	}
 	return errors.Join(errs...)

@@ -227,11 +227,11 @@ func (r *round) room() bool {
 }
 
 func (c *cohort) limit() int {
-	return atMost(c.record.Spec.InFlight.Max.or(DefaultInFlight), c.n)
+	return atMost(c.record.Spec.InFlight.Max.Or(DefaultInFlight), c.n)
 }
 
 func (c *cohort) roleLimit(ro *role) int {
-	return atMost(c.record.Spec.InFlight.PerRole.or(DefaultInFlightPerRole), ro.n)
+	return atMost(c.record.Spec.InFlight.PerRole.Or(DefaultInFlightPerRole), ro.n)
 }
 
 func (r *round) roleRoom(ro *role) bool {

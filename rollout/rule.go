@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Rule is a set of recurring times: every day that matches Days, Months and
@@ -59,7 +61,7 @@ func (d *Weekday) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q isn't a day of the week: want mon, tue, wed, thu, fri, sat or sun", shorten(string(b)))
+	return fmt.Errorf("%q isn't a day of the week: want mon, tue, wed, thu, fri, sat or sun", field.Shorten(string(b)))
 }
 
 // UnmarshalJSON reads "jan", "Jan", "January", 1 or "1".
@@ -75,7 +77,7 @@ func (m *Month) UnmarshalJSON(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q isn't a month: want jan, feb, mar, apr, may, jun, jul, aug, sep, oct, nov, dec, or 1 to 12", shorten(s))
+	return fmt.Errorf("%q isn't a month: want jan, feb, mar, apr, may, jun, jul, aug, sep, oct, nov, dec, or 1 to 12", field.Shorten(s))
 }
 
 // scalar gives a JSON string's contents, and anything else as it is written.
@@ -107,7 +109,7 @@ func (d *MonthDays) UnmarshalJSON(b []byte) error {
 	f, errF := strconv.Atoi(first)
 	l, errL := strconv.Atoi(last)
 	if errF != nil || errL != nil {
-		return fmt.Errorf(`%q isn't days of a month: want 25, "1:5", "-5:-1" or "25:-1", where -1 is the last day`, shorten(s))
+		return fmt.Errorf(`%q isn't days of a month: want 25, "1:5", "-5:-1" or "25:-1", where -1 is the last day`, field.Shorten(s))
 	}
 	read := MonthDays{f, l}
 	if err := read.check(); err != nil {
@@ -171,7 +173,7 @@ const wholeDay = TimeOfDay(24 * time.Hour)
 
 // ParseTimeOfDay reads 09:00, 09:00:30 or 24:00.
 func ParseTimeOfDay(s string) (TimeOfDay, error) {
-	bad := fmt.Errorf("%q isn't a time of day: want hours and minutes, such as 09:00, or 09:00:30 with seconds; 24:00 is the day's end", shorten(s))
+	bad := fmt.Errorf("%q isn't a time of day: want hours and minutes, such as 09:00, or 09:00:30 with seconds; 24:00 is the day's end", field.Shorten(s))
 	if len(s) != len("00:00") && len(s) != len("00:00:00") {
 		return 0, bad
 	}
@@ -227,7 +229,7 @@ func (z Zone) Location() (*time.Location, error) {
 	}
 	l, err := time.LoadLocation(string(z))
 	if err != nil {
-		return nil, fmt.Errorf("%q isn't a known time zone: want an IANA name, such as Europe/Stockholm or UTC", shorten(string(z)))
+		return nil, fmt.Errorf("%q isn't a known time zone: want an IANA name, such as Europe/Stockholm or UTC", field.Shorten(string(z)))
 	}
 	locations.Store(z, l)
 	return l, nil
@@ -242,7 +244,7 @@ func (z Zone) check() error {
 	case "Local", "localtime", "posixrules":
 		return fmt.Errorf("%q depends on the machine that reads it: want an IANA name, such as Europe/Stockholm or UTC", string(z))
 	}
-	bad := fmt.Errorf("%q isn't a time zone: want an IANA name, such as Europe/Stockholm or UTC", shorten(string(z)))
+	bad := fmt.Errorf("%q isn't a time zone: want an IANA name, such as Europe/Stockholm or UTC", field.Shorten(string(z)))
 	if len(z) > 64 || strings.HasPrefix(string(z), "right/") || strings.HasPrefix(string(z), "posix/") {
 		return bad
 	}
@@ -290,12 +292,12 @@ func (r *Rule) validate(add func(field, format string, args ...any)) {
 	fault := func(field, format string, args ...any) { ok = false; add(field, format, args...) }
 	for i, d := range r.Days {
 		if !slices.Contains(weekdays, string(d)) {
-			fault(fmt.Sprintf("days[%d]", i), "%q isn't a day of the week: want mon, tue, wed, thu, fri, sat or sun", shorten(string(d)))
+			fault(fmt.Sprintf("days[%d]", i), "%q isn't a day of the week: want mon, tue, wed, thu, fri, sat or sun", field.Shorten(string(d)))
 		}
 	}
 	for i, m := range r.Months {
 		if !slices.Contains(months, string(m)) {
-			fault(fmt.Sprintf("months[%d]", i), "%q isn't a month: want jan, feb, … dec, or 1 to 12", shorten(string(m)))
+			fault(fmt.Sprintf("months[%d]", i), "%q isn't a month: want jan, feb, … dec, or 1 to 12", field.Shorten(string(m)))
 		}
 	}
 	for i, d := range r.MonthDays {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Shape names how the share of hosts grows with the ramp's clock.
@@ -59,7 +61,7 @@ func (r *Ramp) validate(add func(field, format string, args ...any)) {
 	own := r.Shape == Waves || r.Shape == Points
 	switch {
 	case r.Preset != "" && presets[r.Preset] == 0:
-		add("ramp.preset", "%q isn't a preset: want rapid (24h), common (48h) or risky (72h)", shorten(r.Preset))
+		add("ramp.preset", "%q isn't a preset: want rapid (24h), common (48h) or risky (72h)", field.Shorten(r.Preset))
 	case r.Preset != "" && (r.Over != 0 || own || r.Shape == Exponential):
 		add("ramp.preset", "is a linear ramp over %s: leave shape and over out", presets[r.Preset])
 	case r.Preset != "":

@@ -1,13 +1,11 @@
 package rollout
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Spec is the Rollout document: one variable, from what hosts have to one
@@ -41,6 +39,8 @@ type Spec struct {
 	// Supersedes names the live rollout of the same variable that this one
 	// replaces, starting from the mixed state that it leaves.
 	Supersedes ID `json:"supersedes,omitempty"`
+	// Guard says what is watched while hosts are changed; nil: nothing is.
+	Guard *Guard `json:"guard,omitempty"`
 	// Rollback names the rollout whose hosts this one takes back to what each
 	// had before, or to To. Only [Snapshot.Rollback] makes such a one.
 	Rollback ID `json:"rollback,omitempty"`
@@ -103,121 +103,6 @@ const (
 	DefaultInFlightPerRole Percent = 20
 )
 
-// Percent is a percentage, above 0 and at most 100. It reads 30, 30.5 and
-// "30%". The zero Percent means "not given".
-type Percent float64
-
-// UnmarshalJSON reads 30, "30" or "30%".
-func (p *Percent) UnmarshalJSON(b []byte) error {
-	s := string(b)
-	if strings.HasPrefix(s, `"`) {
-		if err := json.Unmarshal(b, &s); err != nil {
-			return err
-		}
-		s = strings.TrimSpace(strings.TrimSuffix(s, "%"))
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) {
-		return fmt.Errorf("%q isn't a percentage: want a number such as 30 or 30%%", shorten(s))
-	}
-	if f <= 0 || f > 100 {
-		return fmt.Errorf("%v isn't a percentage above 0 and at most 100", f)
-	}
-	*p = Percent(f)
-	return nil
-}
-
-func (p Percent) or(d Percent) Percent {
-	if p == 0 {
-		return d
-	}
-	return p
-}
-
-// String gives "30%".
-func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'g', -1, 64) + "%" }
-
-// Duration is a time.Duration that is written as Prometheus does: 2w, 1d12h,
-// 90s, 250ms.
-type Duration time.Duration
-
-var units = []struct {
-	name string
-	size time.Duration
-}{
-	{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond},
-}
-
-// ParseDuration reads a duration such as 2w, 36h or 1h30m: whole numbers with
-// the units w, d, h, m, s, ms, each at most once and the larger first.
-func ParseDuration(s string) (Duration, error) {
-	bad := fmt.Errorf("%q isn't a duration: want whole numbers with the units w d h m s ms, such as 2w, 36h or 1h30m", shorten(s))
-	rest, total, last := s, time.Duration(0), -1
-	if rest == "0" {
-		return 0, nil
-	}
-	for rest != "" {
-		i := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
-		if i <= 0 {
-			return 0, bad
-		}
-		n, err := strconv.ParseInt(rest[:i], 10, 64)
-		if err != nil {
-			return 0, bad
-		}
-		rest = rest[i:]
-		j := strings.IndexFunc(rest, func(r rune) bool { return r >= '0' && r <= '9' })
-		if j < 0 {
-			j = len(rest)
-		}
-		found := -1
-		for k, u := range units {
-			if u.name == rest[:j] {
-				found = k
-			}
-		}
-		if found <= last {
-			return 0, bad
-		}
-		size := units[found].size
-		if n > (math.MaxInt64-int64(total))/int64(size) {
-			return 0, fmt.Errorf("%q is too long a duration", shorten(s))
-		}
-		total += time.Duration(n) * size
-		last, rest = found, rest[j:]
-	}
-	if s == "" {
-		return 0, bad
-	}
-	return Duration(total), nil
-}
-
-// String writes the duration so that ParseDuration reads it back, to the
-// millisecond.
-func (d Duration) String() string {
-	left := time.Duration(d)
-	if left < time.Millisecond {
-		return "0s"
-	}
-	var b strings.Builder
-	for _, u := range units {
-		if n := left / u.size; n > 0 {
-			fmt.Fprintf(&b, "%d%s", n, u.name)
-			left %= u.size
-		}
-	}
-	return b.String()
-}
-
-// MarshalText writes what UnmarshalText reads.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText reads a duration such as 2w.
-func (d *Duration) UnmarshalText(b []byte) (err error) {
-	*d, err = ParseDuration(string(b))
-	return err
-}
-
 // Bounds of a document, so that a hostile one costs little.
 const (
 	maxLimits    = 100
@@ -233,8 +118,8 @@ const (
 // errors are *FieldError, joined.
 func (s *Spec) Validate() error {
 	var errs []error
-	add := func(field, format string, args ...any) {
-		errs = append(errs, fieldErrorf(field, format, args...))
+	add := func(path, format string, args ...any) {
+		errs = append(errs, field.Errorf(path, format, args...))
 	}
 	if _, err := ParseID("rollout", string(s.Name)); err != nil {
 		add("name", "%v", err)
@@ -295,7 +180,7 @@ func (s *Spec) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *Canary) validate(add func(field, format string, args ...any)) {
+func (c *Canary) validate(add func(path, format string, args ...any)) {
 	switch {
 	case c.Hosts < 0 || c.PerRole < 0:
 		add("canary", "a number of hosts is below 0")
@@ -315,20 +200,20 @@ func (c *Canary) validate(add func(field, format string, args ...any)) {
 // Covers says whether the rollout, once completed, has moved every host, so
 // that its value becomes the variable's.
 func (s *Spec) Covers() bool {
-	return s.Where == "" && s.Ramp.Percent.or(100) == 100 && len(s.Limits) == 0 && len(s.Exclude) == 0 && s.Rollback == ""
+	return s.Where == "" && s.Ramp.Percent.Or(100) == 100 && len(s.Limits) == 0 && len(s.Exclude) == 0 && s.Rollback == ""
 }
 
 // Fits says whether the variable, nil where there is none, can take the value
 // that the rollout moves it to. Its error is a *FieldError.
 func (s *Spec) Fits(v *Variable) error {
 	if v == nil {
-		return fieldErrorf("variable", "there is no variable %s: apply its document first", s.Variable)
+		return field.Errorf("variable", "there is no variable %s: apply its document first", s.Variable)
 	}
 	if s.To.IsZero() {
 		return nil // it is removed, or taken back
 	}
 	if err := v.Accept(s.To); err != nil {
-		return fieldErrorf("to", "%v", err)
+		return field.Errorf("to", "%v", err)
 	}
 	return nil
 }

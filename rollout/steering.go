@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // approvals counts those for a wave, from 1, or, with 0, for the start.
@@ -260,10 +262,10 @@ func (s *Snapshot) changed(c *cohort, spec Spec, v *Variable, now time.Time) (*R
 	}
 	old := &c.record.Spec
 	if spec.Variable != old.Variable {
-		return nil, Progress{}, fieldErrorf("variable", "is %s, and stays: start another rollout for %s", old.Variable, spec.Variable)
+		return nil, Progress{}, field.Errorf("variable", "is %s, and stays: start another rollout for %s", old.Variable, spec.Variable)
 	}
 	if spec.Supersedes != old.Supersedes || spec.Rollback != old.Rollback {
-		return nil, Progress{}, fieldErrorf("supersedes", "was said when the rollout was created, and stays")
+		return nil, Progress{}, field.Errorf("supersedes", "was said when the rollout was created, and stays")
 	}
 	if !c.record.State.Live() {
 		return nil, Progress{}, refusef("rollout %s is %s, with another document; an id is never used again: choose another name", c.id, c.record.State)
@@ -271,7 +273,7 @@ func (s *Snapshot) changed(c *cohort, spec Spec, v *Variable, now time.Time) (*R
 	r := *c.record
 	r.Spec = spec
 	if spec.Approvals < old.Approvals {
-		return nil, Progress{}, fieldErrorf("approvals", "%d are fewer than the %d that were asked for: cancel it and start another", spec.Approvals, old.Approvals)
+		return nil, Progress{}, field.Errorf("approvals", "%d are fewer than the %d that were asked for: cancel it and start another", spec.Approvals, old.Approvals)
 	}
 	if r.Theta == nil {
 		return &r, c.progress, nil
@@ -280,8 +282,8 @@ func (s *Snapshot) changed(c *cohort, spec Spec, v *Variable, now time.Time) (*R
 	same.Ramp.Percent, same.Ramp.Over, same.Ramp.Preset = spec.Ramp.Percent, spec.Ramp.Over, spec.Ramp.Preset
 	same.Limits, same.InFlight, same.Settle = spec.Limits, spec.InFlight, spec.Settle
 	same.Windows, same.Exclude = spec.Windows, spec.Exclude
-	if field := differs(&same, &spec); field != "" {
-		return nil, Progress{}, fieldErrorf(field, "can't change once the rollout has started: start another with supersedes: %s", c.id)
+	if name := differs(&same, &spec); name != "" {
+		return nil, Progress{}, field.Errorf(name, "can't change once the rollout has started: start another with supersedes: %s", c.id)
 	}
 	p := c.progress
 	if r.Clock.IsZero() {

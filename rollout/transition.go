@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Errors of requests. Their texts say what would be right; match them with
@@ -46,7 +48,7 @@ func (r *Record) complete(now time.Time) {
 // is right but can't be started now.
 func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Step, error) {
 	if spec.Rollback != "" {
-		return Step{}, fieldErrorf("rollback", "isn't for documents: tsunamictl rollout rollback %s", spec.Rollback)
+		return Step{}, field.Errorf("rollback", "isn't for documents: tsunamictl rollout rollback %s", spec.Rollback)
 	}
 	if err := s.Admit(spec, s.variables[spec.Variable], nil); err != nil {
 		return Step{}, err
@@ -117,10 +119,10 @@ func (s *Snapshot) check(spec Spec, v *Variable, before []ID) error {
 		return err
 	}
 	if spec.Rollback != "" && s.cohorts[spec.Rollback] == nil {
-		return fieldErrorf("rollback", "there is no rollout %s", spec.Rollback)
+		return field.Errorf("rollback", "there is no rollout %s", spec.Rollback)
 	}
 	if spec.After != "" && s.cohorts[spec.After] == nil && !slices.Contains(before, spec.After) {
-		return fieldErrorf("after", "there is no rollout %s", spec.After)
+		return field.Errorf("after", "there is no rollout %s", spec.After)
 	}
 	return nil
 }

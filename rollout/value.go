@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Type is the type of a variable's values.
@@ -59,7 +61,7 @@ func ParseValue(t Type, text string) (Value, error) {
 	var v Value
 	err := v.UnmarshalJSON([]byte(text))
 	if err != nil || v.kind != t && (v.kind != Integer || t != Number) {
-		return Value{}, fmt.Errorf("%q isn't %s", shorten(text), article(t))
+		return Value{}, fmt.Errorf("%q isn't %s", field.Shorten(text), article(t))
 	}
 	return v, nil
 }
@@ -139,7 +141,7 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 		*v = Value{Boolean, string(b)}
 	case c == '-' || c >= '0' && c <= '9':
 		if !json.Valid(b) {
-			return fmt.Errorf("%q isn't a number", shorten(string(b)))
+			return fmt.Errorf("%q isn't a number", field.Shorten(string(b)))
 		}
 		return v.number(string(b))
 	case bytes.Equal(b, []byte("null")):
@@ -153,13 +155,13 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 func (v *Value) number(text string) error {
 	f, err := strconv.ParseFloat(text, 64)
 	if err != nil || math.IsInf(f, 0) {
-		return fmt.Errorf("%s is out of range", shorten(text))
+		return fmt.Errorf("%s is out of range", field.Shorten(text))
 	}
 	if !strings.ContainsAny(text, ".eE") {
 		// Not by way of a float, which would make 2^53+1 of it 2^53.
 		i, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || i < -maxInteger || i > maxInteger {
-			return fmt.Errorf("%s is out of range: integers lie within ±2^53", shorten(text))
+			return fmt.Errorf("%s is out of range: integers lie within ±2^53", field.Shorten(text))
 		}
 		*v = Value{Integer, strconv.FormatInt(i, 10)}
 		return nil
@@ -181,17 +183,6 @@ func article(t Type) string {
 		return "an integer"
 	}
 	return "a " + string(t)
-}
-
-func shorten(s string) string {
-	if len(s) <= 60 {
-		return s
-	}
-	for i := 60; ; i-- {
-		if utf8.RuneStart(s[i]) {
-			return s[:i] + "…"
-		}
-	}
 }
 
 // Document is the flat JSON object of a host's desired or actual state.

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tsunami-rollouts/tsunami/field"
 )
 
 // Variable says which values a variable can take. It is the document that an
@@ -28,23 +30,11 @@ type Variable struct {
 	Value Value `json:"value,omitzero"`
 }
 
-// FieldError is a fault in one field of a document.
-type FieldError struct {
-	Field   string `json:"field"` // as a path: limits[0].percent
-	Problem string `json:"problem"`
-}
-
-func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
-
-func fieldErrorf(field, format string, args ...any) error {
-	return &FieldError{field, fmt.Sprintf(format, args...)}
-}
-
 // Validate checks the document by itself. Its errors are *FieldError, joined.
 func (v *Variable) Validate() error {
 	var errs []error
-	add := func(field, format string, args ...any) {
-		errs = append(errs, fieldErrorf(field, format, args...))
+	add := func(path, format string, args ...any) {
+		errs = append(errs, field.Errorf(path, format, args...))
 	}
 	if _, err := ParseName(string(v.Name)); err != nil {
 		add("name", "%v", err)
@@ -129,6 +119,6 @@ func (v *Variable) checkType(w Value) error {
 	case v.Type == String:
 		return fmt.Errorf("%s is a string and %s is %s: put it in quotes", v.Name, w.Text(), article(w.kind))
 	default:
-		return fmt.Errorf("%s is %s and %q is %s", v.Name, article(v.Type), shorten(w.Text()), article(w.kind))
+		return fmt.Errorf("%s is %s and %q is %s", v.Name, article(v.Type), field.Shorten(w.Text()), article(w.kind))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 // The headers of records in the bucket. A sourced record gets a timestamp of
@@ -251,6 +252,35 @@ func text(b []byte) string {
 	}
 	return string(b)
 }
+
+// Guard is the guard's lease, and what it says of each rollout that names
+// objectives.
+type Guard struct {
+	Holder string    `json:"holder"` // drawn at each start; "" after a clean stop
+	Name   string    `json:"name"`   // of the process's host, for people
+	Since  time.Time `json:"since"`
+	// Renewed is the holder's clock at this renewal, for people: others go by
+	// their own clock and by whether the revision changes.
+	Renewed time.Time `json:"renewed"`
+	// Sequence is that of the newest evidence that it has weighed.
+	Sequence uint64                    `json:"sequence"`
+	Rollouts map[rollout.ID]*Clearance `json:"rollouts,omitempty"`
+}
+
+// Clearance is what the guard says of one rollout.
+type Clearance struct {
+	// For is for how long from this record on the evidence is fresh enough to go
+	// on; 0: it isn't, and Why says why. Until is the same by the guard's clock,
+	// for people.
+	For   rollout.Duration `json:"for,omitempty"`
+	Until time.Time        `json:"until,omitzero"`
+	Why   string           `json:"why,omitempty"`
+	// Standings are the evidence against it, an objective each.
+	Standings []slo.Standing `json:"standings,omitempty"`
+}
+
+// SloGuard is the actor of the guard's aborts.
+const SloGuard rollout.ID = "sloguard"
 
 // HealthKind says what a health event is about.
 type HealthKind string

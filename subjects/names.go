@@ -63,7 +63,7 @@ var Audited = []Kind{KindDesired, KindRollout, KindAbort, KindStop, KindVariable
 
 // EvidenceKinds are the kinds that the evidence stream sources from the
 // bucket, beside the inventory.
-var EvidenceKinds = []Kind{KindDesired, KindRollout, KindAbort}
+var EvidenceKinds = []Kind{KindDesired, KindRollout, KindAbort, KindObjective}
 
 // Key is the bucket's key of a kind and a name; the name is empty for the
 // kinds that are whole keys.

@@ -13,14 +13,14 @@ const (
 
 // cores decide, and therefore are functions of values and a time alone: the
 // standard library without its clock, its randomness and its I/O, and the
-// language of `where`.
-var cores = []string{"rollout", "slo"}
+// language of `where`. What their documents are written with is in field.
+var cores = []string{"field", "rollout", "slo"}
 
 // vocabulary is what the layers above the cores share.
-var vocabulary = []string{"subjects", "rollout", "slo"}
+var vocabulary = slices.Concat([]string{"subjects"}, cores)
 
 // plumbing is what the parts are made of.
-var plumbing = slices.Concat([]string{"bus", "control", "access"}, vocabulary)
+var plumbing = slices.Concat([]string{"bus", "control", "evidence", "access"}, vocabulary)
 
 // parts run beside each other and know each other by the wire only.
 var parts = []string{"scheduler", "hostagent", "sloguard", "console"}
@@ -36,13 +36,15 @@ type row struct {
 // arrows has a row for every package of the module; the longest matching pkg
 // counts.
 var arrows = []row{
-	{"rollout", nil},
-	{"slo", nil},
+	{"field", nil},
+	{"rollout", []string{"field"}},
+	{"slo", []string{"field"}},
 	{"subjects", cores},
+	{"evidence", vocabulary},
 	{"bus", vocabulary},
 	{"access", vocabulary},
 	{"broker", slices.Concat([]string{"access"}, vocabulary)},
-	{"control", slices.Concat([]string{"bus"}, vocabulary)},
+	{"control", slices.Concat([]string{"bus", "evidence"}, vocabulary)},
 	{"scheduler", plumbing},
 	{"hostagent", plumbing},
 	{"sloguard", plumbing},
