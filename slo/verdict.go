@@ -1,6 +1,10 @@
 package slo
 
 import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/field"
@@ -80,3 +84,109 @@ const (
 	FailedEnact   How = "enact"   // it gave up making the value true
 	FailedSilence How = "silence" // it was silent for longer than its grace
 )
+
+// mostNeeded bounds how far Standing.Needs looks.
+const mostNeeded = 100
+
+// Verdict is the watch's, once there is one; nil before. It never changes.
+func (w *Watch) Verdict() *Verdict { return w.verdict }
+
+// weight is Σ E/bar: at 1 the rollout is frozen. But counts the one objective
+// that is replaced by another state of its evidence; nil: none is.
+func (w *Watch) weight(but int, instead *Evidence) float64 {
+	sum := 0.0
+	for i, j := range w.objectives {
+		e := j.Evidence
+		if i == but {
+			e = instead
+		}
+		sum += j.share * math.Exp(e.E())
+	}
+	return sum
+}
+
+// decide comes to the verdict, after a failure: nothing else adds evidence.
+func (w *Watch) decide() {
+	if w.verdict != nil || w.weight(-1, nil) < 1 {
+		return
+	}
+	worst := slices.MaxFunc(w.objectives, func(a, b *judged) int {
+		return cmp.Compare(math.Log(a.share)+a.E(), math.Log(b.share)+b.E())
+	})
+	v := &Verdict{
+		Rollout: w.id, Kind: Breach, Objective: worst.Name, Time: w.now, Standings: w.Standings(),
+		Failed: slices.Clone(w.failed), Of: w.failures,
+	}
+	if !worst.Budgets() || worst.Harm() >= worst.Breach() {
+		v.Kind = Harm
+	}
+	v.RuledOut = w.ruledOut(worst)
+	w.verdict = v
+}
+
+// ruledOut says what else could have been.
+func (w *Watch) ruledOut(j *judged) (out []string) {
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	switch n := j.control + j.controlFailed; {
+	case n == 0:
+		say("nothing can be said of a cause beside the change: every host that is watched has been changed")
+	case j.controlFailed == 0:
+		say("not a general failure: of %d hosts not yet changed none failed meanwhile", n)
+	default:
+		say("not a general failure alone: of %d hosts not yet changed %d failed meanwhile, of %d changed ones %d", n, j.controlFailed, j.treated+j.treatedFailed, j.treatedFailed)
+	}
+	if slices.ContainsFunc(w.failed, func(f Failure) bool { return f.How == FailedSilence }) {
+		silent, control := 0, 0
+		for _, g := range w.groups {
+			silent, control = silent+g.silent, control+g.control
+		}
+		say("not a failure to hear: %d of %d hosts not yet changed are silent now", silent, control)
+	}
+	say("not chance: of rollouts that do no harm at most %s are ever frozen", field.Percent(100*j.alpha()))
+	return out
+}
+
+// Standings is the evidence as it stands, an objective each.
+func (w *Watch) Standings() []Standing {
+	out := make([]Standing, len(w.objectives))
+	for i, j := range w.objectives {
+		out[i] = Standing{
+			Objective: j.Name, E: finite(j.E()), Harm: finite(j.Harm()), Bar: 1 / j.share,
+			Treated: j.treated + j.treatedFailed, TreatedFailed: j.treatedFailed,
+			Control: j.control + j.controlFailed, ControlFailed: j.controlFailed,
+			Needs: w.needs(i), Unwatched: len(w.hosts) - j.seen,
+		}
+		if j.Budgets() {
+			out[i].Breach = finite(j.Breach())
+		}
+	}
+	return out
+}
+
+// finite is e^x as a number that JSON can write.
+func finite(x float64) float64 { return math.Exp(min(x, 700)) }
+
+// needs is how many of the changed hosts of the stratum that has most of them,
+// the newest first, would have to fail now. It tries that on a copy, of which time has come to now.
+func (w *Watch) needs(objective int) int {
+	j := w.objectives[objective]
+	if w.verdict != nil || len(j.strata) == 0 {
+		return 0
+	}
+	j.advance(w.now)
+	e := j.clone()
+	g := slices.MaxFunc(e.strata, func(a, b *stratum) int { return cmp.Compare(a.atRisk[0], b.atRisk[0]) })
+	n := 0
+	for i := len(g.queue) - 1; i >= 0 && n < mostNeeded; i-- {
+		s := *g.queue[i]
+		if !s.atRisk {
+			continue
+		}
+		n++
+		e.Fail(&s, w.now)
+		if w.weight(objective, e) >= 1 {
+			return n
+		}
+	}
+	return 0
+}

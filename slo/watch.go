@@ -1,0 +1,397 @@
+package slo
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/field"
+)
+
+// Watch judges one rollout by its objectives: it follows which of its hosts are
+// healthy, failing or silent, and scores the first failure of each. It is a fold:
+// the same calls with the same times give the same verdict at the same call.
+// One goroutine owns it.
+//
+// Of several objectives each has an equal share of the mean of their alphas:
+// the rollout is frozen when Σ E/bar reaches 1, with bar = objectives/α. Its
+// expected value is at most that mean if the rollout does no harm.
+type Watch struct {
+	id         field.ID
+	began      time.Time
+	now        time.Time
+	objectives []*judged
+	strata     map[string]int
+	groups     []*group
+	hosts      map[field.Host]*member
+	quiet      map[field.Host]*member // that are silent
+	pending    pending
+	failed     []Failure // of changed hosts, the newest, at most mostFailures
+	failures   int       // of changed hosts
+	verdict    *Verdict
+}
+
+// judged is one objective and what speaks against the rollout in it.
+type judged struct {
+	*Objective
+	*Evidence
+	seen  int // of its hosts, were seen healthy
+	share float64
+}
+
+// group counts the control of a stratum that is at risk in any objective, and
+// those of it that are silent.
+type group struct {
+	name            string
+	control, silent int
+}
+
+// member is one host of the rollout.
+type member struct {
+	host    field.Host
+	role    field.Word
+	stratum int
+	told    time.Time // zero: it hasn't been
+	silent  bool
+	since   time.Time // it has been silent
+	session string    // of the guard that noticed
+	slots   []slot    // one for each objective
+}
+
+// slot is where a host stands with one objective.
+type slot struct {
+	Subject
+	failing bool
+	queued  bool // it stands in pending
+	done    bool // it has failed: nothing that comes later counts
+	since   time.Time
+	output  string
+}
+
+const (
+	mostFailures = 20  // that a verdict lists
+	mostOutput   = 300 // bytes of what a host reported, in a verdict
+
+	// A role is blind while this share of its control, and so many hosts at the
+	// least, are silent together: a fault of telemetry, not of the change.
+	blindShare = 0.2
+	blindHosts = 3
+)
+
+// NewWatch begins to judge a rollout. Of a rollback objectiveOnly is true.
+func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time.Time) *Watch {
+	w := &Watch{id: id, began: now, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member)}
+	for _, o := range objectives {
+		w.objectives = append(w.objectives, &judged{
+			Objective: o, Evidence: NewEvidence(o, objectiveOnly, now), share: o.alpha() / float64(len(objectives)),
+		})
+	}
+	return w
+}
+
+// Plan says when the ramp begins and for how long it is planned to run.
+func (w *Watch) Plan(begins time.Time, length time.Duration) {
+	for _, j := range w.objectives {
+		j.Plan(begins, length)
+	}
+}
+
+// Join makes a host one of the rollout's, in a stratum by its name: a role, or a
+// part of one. It isn't watched before it is seen healthy. told is when the
+// rollout told it before it was watched; zero where it hasn't.
+func (w *Watch) Join(host field.Host, role field.Word, stratum string, told time.Time) {
+	if w.hosts[host] != nil {
+		return
+	}
+	i, ok := w.strata[stratum]
+	if !ok {
+		i = len(w.groups)
+		w.strata[stratum] = i
+		w.groups = append(w.groups, &group{name: stratum})
+		for _, j := range w.objectives {
+			j.Stratum()
+		}
+	}
+	w.hosts[host] = &member{host: host, role: role, stratum: i, told: told, slots: make([]slot, len(w.objectives))}
+}
+
+// Stratum is the stratum of a host that has joined.
+func (w *Watch) Stratum(host field.Host) (string, bool) {
+	m := w.hosts[host]
+	if m == nil {
+		return "", false
+	}
+	return w.groups[m.stratum].name, true
+}
+
+// Told says that the rollout told the host: from now on it is treated. One that
+// is failing or silent just then has begun to fail before.
+func (w *Watch) Told(host field.Host, now time.Time) {
+	m := w.at(host, now)
+	if m == nil || !m.told.IsZero() {
+		return
+	}
+	for i := range m.slots {
+		if s := &m.slots[i]; s.failing {
+			w.score(m, i, FailedCheck, s.since, s.output)
+		} else if m.silent {
+			w.score(m, i, FailedSilence, m.since, "")
+		}
+	}
+	w.change(m, func() {
+		m.told = w.now
+		for i, j := range w.objectives {
+			j.Treat(&m.slots[i].Subject, w.now)
+		}
+	})
+}
+
+// Leave takes a host out of the rollout.
+func (w *Watch) Leave(host field.Host, now time.Time) {
+	m := w.at(host, now)
+	if m == nil {
+		return
+	}
+	w.change(m, func() {
+		for i, j := range w.objectives {
+			s := &m.slots[i]
+			if s.AtRisk() || s.done {
+				j.seen--
+			}
+			j.Leave(&s.Subject, w.now)
+		}
+	})
+	delete(w.hosts, host)
+	delete(w.quiet, host)
+}
+
+// Check takes what a check of a host says: that it passes, or fails. It is
+// harmless to say it again.
+func (w *Watch) Check(host field.Host, check field.ID, passes bool, output string, now time.Time) {
+	m := w.at(host, now)
+	if m == nil {
+		return
+	}
+	for i, j := range w.objectives {
+		s := &m.slots[i]
+		if j.Check != check || s.done {
+			continue
+		}
+		switch {
+		case passes:
+			s.failing, s.output = false, ""
+			if !s.AtRisk() && !m.silent {
+				j.seen++
+				w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
+			}
+		case !s.failing && s.AtRisk():
+			s.failing, s.since, s.output = true, w.now, output
+			if !s.queued { // a host that flaps stands there once
+				s.queued = true
+				w.pending.add(due{w.now.Add(j.failing()), host, i})
+			}
+		}
+	}
+	w.advance(w.now)
+}
+
+// Enact says that a host gave up making the rollout's value true.
+func (w *Watch) Enact(host field.Host, output string, now time.Time) {
+	m := w.at(host, now)
+	if m == nil || m.told.IsZero() {
+		return
+	}
+	for i := range m.slots {
+		w.score(m, i, FailedEnact, w.now, output)
+	}
+}
+
+// Silent says that a host's heartbeats have stopped, as a guard noticed that was
+// connected all the while; session names the time for which it has been.
+func (w *Watch) Silent(host field.Host, session string, now time.Time) {
+	m := w.at(host, now)
+	if m == nil || m.silent && m.session == session {
+		return
+	}
+	w.change(m, func() { m.silent, m.since, m.session = true, w.now, session })
+	w.quiet[host] = m
+}
+
+// Heard says that a silent host is back.
+func (w *Watch) Heard(host field.Host, now time.Time) {
+	if m := w.at(host, now); m != nil && m.silent {
+		w.change(m, func() { m.silent = false })
+		delete(w.quiet, host)
+	}
+}
+
+// Tick says that the guard whose session it is has been connected until now. It
+// is what makes silence a failure: nothing else can say that a host wasn't
+// heard.
+func (w *Watch) Tick(session string, now time.Time) {
+	w.advance(now)
+	var quiet []*member
+	for _, m := range w.quiet {
+		if m.session == session && m.atRisk() {
+			quiet = append(quiet, m)
+		}
+	}
+	slices.SortFunc(quiet, func(a, b *member) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.host, b.host)) })
+	for _, m := range quiet {
+		if w.groups[m.stratum].blind() {
+			m.since = w.now // its grace begins when the role is seen again
+			continue
+		}
+		for i, j := range w.objectives {
+			if w.now.Sub(m.since) >= j.silence() {
+				w.score(m, i, FailedSilence, m.since, "")
+			}
+		}
+	}
+}
+
+// at finds a host and lets time pass until now.
+func (w *Watch) at(host field.Host, now time.Time) *member {
+	w.advance(now)
+	return w.hosts[host]
+}
+
+// Advance lets time pass. Every other method does so too.
+func (w *Watch) Advance(now time.Time) { w.advance(now) }
+
+// advance lets time pass: checks that have failed for long enough count, each
+// as of that moment.
+func (w *Watch) advance(now time.Time) {
+	for d, ok := w.pending.pop(now); ok; d, ok = w.pending.pop(now) {
+		m := w.hosts[d.host]
+		if m == nil {
+			continue
+		}
+		s := &m.slots[d.objective]
+		s.queued = false
+		if !s.failing {
+			continue
+		}
+		at := s.since.Add(w.objectives[d.objective].failing())
+		if at.After(d.at) { // it passed in between
+			s.queued = true
+			w.pending.add(due{at, d.host, d.objective})
+			continue
+		}
+		w.now = later(w.now, at)
+		w.score(m, d.objective, FailedCheck, s.since, s.output)
+	}
+	w.now = later(w.now, now)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// score counts a host's first failure in an objective.
+func (w *Watch) score(m *member, objective int, how How, since time.Time, output string) {
+	j, s := w.objectives[objective], &m.slots[objective]
+	s.failing, s.output = false, ""
+	if !s.AtRisk() {
+		return
+	}
+	known := slices.ContainsFunc(m.slots, func(o slot) bool { return o.done })
+	w.change(m, func() { j.Fail(&s.Subject, w.now) })
+	s.done = true
+	if !m.atRisk() {
+		delete(w.quiet, m.host)
+	}
+	if treated := !m.told.IsZero(); treated && !known {
+		w.failures++
+		if len(w.failed) == mostFailures {
+			w.failed = slices.Delete(w.failed, 0, 1)
+		}
+		w.failed = append(w.failed, Failure{Host: m.host, Role: m.role, How: how, Treated: true, Told: m.told, Time: since, Output: short(output)})
+	}
+	w.decide()
+}
+
+// change keeps a stratum's counts right over what happens to one of its hosts.
+func (w *Watch) change(m *member, do func()) {
+	g := w.groups[m.stratum]
+	g.count(m, -1)
+	do()
+	g.count(m, 1)
+}
+
+func (g *group) count(m *member, sign int) {
+	if !m.told.IsZero() || !m.atRisk() {
+		return
+	}
+	g.control += sign
+	if m.silent {
+		g.silent += sign
+	}
+}
+
+// blind says whether so much of the control is silent that it can't be the
+// change.
+func (g *group) blind() bool {
+	return g.silent >= blindHosts && float64(g.silent) >= blindShare*float64(g.control)
+}
+
+func (m *member) atRisk() bool {
+	return slices.ContainsFunc(m.slots, func(s slot) bool { return s.AtRisk() })
+}
+
+// AtRisk says whether the host is watched.
+func (w *Watch) AtRisk(host field.Host) bool {
+	m := w.hosts[host]
+	return m != nil && m.atRisk()
+}
+
+// Due is when something comes to count if nothing happens until then; the zero
+// time is never.
+func (w *Watch) Due() time.Time { return w.pending.first() }
+
+// Grace is how long a host may be silent, by the strictest of the objectives.
+func (w *Watch) Grace() time.Duration {
+	grace := time.Duration(math.MaxInt64)
+	for _, j := range w.objectives {
+		grace = min(grace, j.silence())
+	}
+	return grace
+}
+
+// Unclear says in plain words why the evidence can't be relied on now; "" where
+// it can.
+func (w *Watch) Unclear() string {
+	for _, g := range w.groups {
+		if g.blind() {
+			return fmt.Sprintf("%d of %d hosts of %s that aren't changed are silent together, as if nobody could hear them", g.silent, g.control, g.name)
+		}
+	}
+	for _, j := range w.objectives {
+		if j.seen == 0 && len(w.hosts) > 0 && j.NoData != NoDataPass {
+			return fmt.Sprintf("%s: none of its %d hosts has been seen to pass the check %s", j.Name, len(w.hosts), j.Check)
+		}
+	}
+	return ""
+}
+
+// Fresh is how old evidence may be, by the strictest of the objectives.
+func (w *Watch) Fresh() time.Duration {
+	fresh := time.Duration(math.MaxInt64)
+	for _, j := range w.objectives {
+		fresh = min(fresh, j.Objective.Fresh())
+	}
+	return fresh
+}
+
+// short bounds what a host reported.
+func short(s string) string {
+	if len(s) <= mostOutput {
+		return s
+	}
+	return s[:mostOutput] + "…"
+}
