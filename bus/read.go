@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sort"
 	"strconv"
 	"time"
 
@@ -97,6 +98,40 @@ func LastSequence(ctx context.Context, js jetstream.JetStream, stream string) (u
 		return 0, fmt.Errorf("last sequence of %s: %w", stream, err)
 	}
 	return s.CachedInfo().State.LastSeq, nil
+}
+
+// SequenceSince finds the sequence at which to start reading: of the first record
+// that came into the stream at t or later; with the zero time 0, which is the
+// first. Streams that deny deletion have no holes, and their times don't go back,
+// so halving finds it.
+func SequenceSince(ctx context.Context, js jetstream.JetStream, stream string, t time.Time) (uint64, error) {
+	if t.IsZero() {
+		return 0, nil
+	}
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, err
+	}
+	state := s.CachedInfo().State
+	if state.Msgs == 0 || !state.FirstTime.Before(t) {
+		return state.FirstSeq, nil
+	}
+	n := int(state.LastSeq - state.FirstSeq + 1)
+	i := sort.Search(n, func(i int) bool {
+		if err != nil {
+			return true
+		}
+		m, e := s.GetMsg(ctx, state.FirstSeq+uint64(i))
+		switch {
+		case errors.Is(e, jetstream.ErrMsgNotFound): // it has just become too old to be kept
+			return false
+		case e != nil:
+			err = fmt.Errorf("find the first record since %s: %w", t.Format(time.RFC3339), e)
+			return true
+		}
+		return !m.Time.Before(t)
+	})
+	return state.FirstSeq + uint64(i), err
 }
 
 // History reads every stored record on a subject, oldest first: at most 64

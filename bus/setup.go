@@ -31,12 +31,6 @@ const (
 	evidenceAge = 2 * time.Duration(rollout.MaxOver)
 )
 
-// EvidenceHosts is where the evidence stream keeps the inventory's records:
-// $KV.tsunami_hosts.<host> becomes tsunami.evidence.host.<host>. The token is
-// needed because host names would otherwise run into the bucket's kinds
-// (tsunami.evidence.desired.<host> and so on, see subjects.EvidenceKinds).
-var EvidenceHosts = strings.TrimSuffix(subjects.AllEvidence, ">") + "host.>"
-
 // streams are the four of design.md §4. All are files, uncompressed (a
 // compressed replica didn't survive kill -9 of nats-server 2.15.2), and deny
 // everything that could take a record away: deletion, purges, rollup headers
@@ -89,7 +83,7 @@ func streams(replicas int) []jetstream.StreamConfig {
 	evidence.MaxAge = evidenceAge
 	evidence.Sources = []*jetstream.StreamSource{
 		source(subjects.Stream, evidenceTransforms()),
-		source(subjects.HostsStream, []jetstream.SubjectTransformConfig{{Source: subjects.AllHosts, Destination: EvidenceHosts}}),
+		source(subjects.HostsStream, []jetstream.SubjectTransformConfig{{Source: subjects.AllHosts, Destination: subjects.EvidencePattern(subjects.KindHost)}}),
 	}
 	return []jetstream.StreamConfig{bucket, hosts, audit, evidence}
 }
@@ -111,10 +105,7 @@ func auditTransforms() []jetstream.SubjectTransformConfig {
 func evidenceTransforms() []jetstream.SubjectTransformConfig {
 	var all []jetstream.SubjectTransformConfig
 	for _, k := range subjects.EvidenceKinds {
-		key := strings.TrimPrefix(k.Pattern(), strings.TrimSuffix(subjects.AllKeys, ">"))
-		all = append(all, jetstream.SubjectTransformConfig{
-			Source: k.Pattern(), Destination: strings.TrimSuffix(subjects.AllEvidence, ">") + key,
-		})
+		all = append(all, jetstream.SubjectTransformConfig{Source: k.Pattern(), Destination: subjects.EvidencePattern(k)})
 	}
 	return all
 }

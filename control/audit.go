@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +115,7 @@ func (c *Client) stored(ctx context.Context, stream string, patterns []string, s
 	return func(yield func(bus.Msg, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		start, err := c.since(ctx, stream, since)
+		start, err := bus.SequenceSince(ctx, c.js, stream, since)
 		if err != nil {
 			yield(bus.Msg{}, err)
 			return
@@ -136,40 +135,6 @@ func (c *Client) stored(ctx context.Context, stream string, patterns []string, s
 		}
 		yield(bus.Msg{}, err)
 	}
-}
-
-// since finds the sequence at which to start reading: the first record that
-// came into the stream at t or later. It was made before that, never after.
-// These streams have no holes and their times don't go back, so halving finds
-// it.
-func (c *Client) since(ctx context.Context, stream string, t time.Time) (uint64, error) {
-	if t.IsZero() {
-		return 0, nil
-	}
-	s, err := c.js.Stream(ctx, stream)
-	if err != nil {
-		return 0, err
-	}
-	state := s.CachedInfo().State
-	if state.Msgs == 0 || !state.FirstTime.Before(t) {
-		return state.FirstSeq, nil
-	}
-	n := int(state.LastSeq - state.FirstSeq + 1)
-	i := sort.Search(n, func(i int) bool {
-		if err != nil {
-			return true
-		}
-		m, e := s.GetMsg(ctx, state.FirstSeq+uint64(i))
-		switch {
-		case errors.Is(e, jetstream.ErrMsgNotFound): // it has just become too old to be kept
-			return false
-		case e != nil:
-			err = fmt.Errorf("find the first record since %s: %w", t.Format(time.RFC3339), e)
-			return true
-		}
-		return !m.Time.Before(t)
-	})
-	return state.FirstSeq + uint64(i), err
 }
 
 // auditRecords reads one message of the log: for a document with several

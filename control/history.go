@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -270,7 +269,7 @@ func (c *Client) confirmation(ctx context.Context, p *Past, told rollout.Told, u
 	}
 	// Evidence that begins later may hold a confirmation, but not the first.
 	p.ConfirmedUnknown = begins.After(told.Time)
-	reports := strings.TrimSuffix(bus.EvidenceHosts, ">") + string(p.Host)
+	reports := subjects.EvidenceOf(subjects.KindHost, string(p.Host))
 	for m, err := range c.stored(ctx, subjects.EvidenceStream, []string{reports}, told.Time.Add(-skew)) {
 		if err != nil {
 			return err

@@ -514,6 +514,7 @@ func (a *agent) enactStatuses() map[rollout.Name]rollout.Enact {
 		v := a.variable(name)
 		e := rollout.Enact{
 			Status: v.status, Generation: a.state.Orders[name].Generation, Attempts: v.attempts, Error: v.problem,
+			Pinned: a.state.Orders[name].Pin,
 		}
 		if a.held != "" && a.open(v) {
 			e.Status, e.Error = rollout.Retrying, a.heldBack()

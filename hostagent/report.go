@@ -55,6 +55,7 @@ func (a *agent) report() *rollout.Report {
 		Generation: a.state.Generation,
 		Version:    a.Version,
 		Boot:       a.boot,
+		Event:      a.sequence,
 		Held:       a.held,
 	}
 	for name, v := range a.variables {

@@ -41,6 +41,7 @@ type order struct {
 	Rollout    rollout.ID `json:"rollout,omitempty"`
 	// Previous is the value in the document before.
 	Previous rollout.Value `json:"previous,omitzero"`
+	Pin      bool          `json:"pin,omitempty"` // it was a pin
 }
 
 // enactedValue is what was made true, and the generation of the order that it
@@ -70,7 +71,7 @@ func (s *state) with(c *subjects.Change) *state {
 		before, was := s.Orders[name]
 		o := order{Generation: c.Desired.Generation, Rollout: c.Rollout, Previous: s.Values[name]}
 		if t, ok := c.Desired.Told[name]; ok && t.Generation > 0 {
-			o.Generation, o.Rollout = min(t.Generation, c.Desired.Generation), t.Rollout
+			o.Generation, o.Rollout, o.Pin = min(t.Generation, c.Desired.Generation), t.Rollout, t.Pin
 		} else if was && s.Values[name] == value {
 			o = before
 		}

@@ -133,6 +133,9 @@ type Report struct {
 	Generation uint64 `json:"generation"`
 	Version    string `json:"version,omitempty"` // of the agent
 	Boot       string `json:"boot"`              // drawn at each start of the agent
+	// Event is the sequence of the newest health event when the report was made:
+	// what it says of checks is older than a later event.
+	Event uint64 `json:"event,omitempty"`
 	// Held says why the host changes nothing, for people; empty: it isn't held.
 	Held string `json:"held,omitempty"`
 }
@@ -158,7 +161,8 @@ type Enact struct {
 	Status     EnactStatus `json:"status"`
 	Generation uint64      `json:"generation,omitempty"` // of the document that asked for it
 	Attempts   int         `json:"attempts,omitempty"`
-	Error      string      `json:"error,omitempty"` // of the last attempt, bounded
+	Error      string      `json:"error,omitempty"`  // of the last attempt, bounded
+	Pinned     bool        `json:"pinned,omitempty"` // a pin told it
 }
 
 // CheckStatus is what a check says.

@@ -28,9 +28,9 @@ type budget struct {
 
 	charged  int32 // hosts, to A1
 	waiting  []*Subject
-	ripe     int // those of waiting before it have matured
-	old      int // at risk after their window
-	late     int // failures of those
+	ripe     int   // those of waiting before it have matured
+	old      int   // at risk after their window
+	late     int   // failures of those
 	exposure int64 // of hosts after their window, in milliseconds: a sum that doesn't depend on how time is cut
 	exposed  int64 // until when it counts, in milliseconds
 }

@@ -34,10 +34,10 @@ type restarts struct {
 // mark is where A stood at a start point, and what has happened since.
 type mark struct {
 	weight   float64
-	charged  int32   // hosts charged to A1 before
-	early    int32   // of those charged since, how many failed within the window
-	late     int     // failures after their window, before
-	exposure int64   // of hosts after their window, before
+	charged  int32 // hosts charged to A1 before
+	early    int32 // of those charged since, how many failed within the window
+	late     int   // failures after their window, before
+	exposure int64 // of hosts after their window, before
 }
 
 func (r *restarts) begin() {

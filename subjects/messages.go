@@ -310,6 +310,26 @@ type HealthEvent struct {
 	Output   string `json:"output,omitempty"` // bounded
 }
 
+// SilenceKind says what a Silence is about.
+type SilenceKind string
+
+// The kinds of Silence.
+const (
+	HostSilent SilenceKind = "silent"    // three heartbeats of the host were missed
+	HostHeard  SilenceKind = "heard"     // it is heard again
+	Listens    SilenceKind = "listening" // the guard has been listening until now
+)
+
+// Silence is what the guard records of hosts' heartbeats, which nobody keeps.
+// Session names the time for which it has been connected without a break: only
+// that of one session makes silence a failure.
+type Silence struct {
+	Kind    SilenceKind `json:"kind"`
+	Session string      `json:"session"`
+	// Heard is when the host was last heard, by the guard's clock, for people.
+	Heard time.Time `json:"heard,omitzero"`
+}
+
 // Encode gives the JSON of any record or request: Leader, Abort, HealthEvent,
 // rollout.Record, rollout.Progress, rollout.Variable, rollout.Report. It leaves
 // < > & as they are: people read it too.

@@ -58,6 +58,13 @@ const (
 	KindEpoch     Kind = "epoch"
 )
 
+// The kinds of evidence that aren't kinds of keys.
+const (
+	KindHost    Kind = "host"    // a record of the inventory
+	KindHealth  Kind = "health"  // a HealthEvent
+	KindSilence Kind = "silence" // a Silence
+)
+
 // Audited are the kinds that the audit log keeps.
 var Audited = []Kind{KindDesired, KindRollout, KindAbort, KindStop, KindVariable, KindObjective, KindBlackout, KindPin}
 
@@ -104,6 +111,29 @@ func ParseKey(subject string) (Kind, string, error) {
 	return Kind(kind), name, nil
 }
 
+// ParseEvidence splits a subject of the evidence stream into kind and name. It
+// returns an error for other subjects.
+func ParseEvidence(subject string) (Kind, string, error) {
+	for kind, prefix := range map[Kind]string{KindHealth: healthPrefix, KindSilence: silencePrefix} {
+		if name, ok := strings.CutPrefix(subject, prefix); ok {
+			return kind, name, nil
+		}
+	}
+	rest, ok := strings.CutPrefix(subject, evidencePrefix)
+	kind, name, found := strings.Cut(rest, ".")
+	if !ok || !found {
+		return "", "", fmt.Errorf("%q isn't a subject of stream %s", subject, EvidenceStream)
+	}
+	return Kind(kind), name, nil
+}
+
+// EvidencePattern matches every record of the kind that the evidence stream
+// sources from the bucket or, for KindHost, from the inventory.
+func EvidencePattern(k Kind) string { return evidencePrefix + string(k) + ".>" }
+
+// EvidenceOf is where the evidence stream keeps such a record.
+func EvidenceOf(k Kind, name string) string { return evidencePrefix + string(k) + "." + name }
+
 // AuditSubject is where the audit log keeps the key.
 func AuditSubject(k Kind, name string) string { return auditPrefix + k.Key(name) }
 
@@ -118,6 +148,14 @@ func Alive(h rollout.Host) string { return alivePrefix + string(h) }
 
 // Health is where a host's health events go, into the evidence stream.
 func Health(h rollout.Host) string { return healthPrefix + string(h) }
+
+// SilenceOf is where the guard records that a host has fallen silent or is heard
+// again.
+func SilenceOf(h rollout.Host) string { return silencePrefix + string(h) }
+
+// Listening is where the guard records that it has been listening. No host has
+// such a name.
+const Listening = silencePrefix + "_guard"
 
 // HostOf takes the host's name from an inventory, heartbeat, health or
 // desired-state subject, and checks it. Receivers call it with the message's

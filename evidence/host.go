@@ -1,0 +1,281 @@
+package evidence
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// host is what is known of one host.
+type host struct {
+	name     rollout.Host
+	reported time.Time // its newest report
+	role     rollout.Word
+	labels   map[rollout.Word]rollout.Word
+	actual   rollout.Document
+	pinned   []rollout.Name
+	checks   map[rollout.ID]bool // whether it passes; pending ones pass
+
+	boot     string
+	sequence uint64   // of the newest health event of that boot
+	boots    []string // before, the newest last
+
+	silent  bool
+	session string // of the guard that noticed
+
+	changed   time.Time  // when it was last told anything
+	changedBy rollout.ID // the rollout that did, if it was one
+}
+
+// mostBoots is how many earlier starts of an agent are remembered.
+const mostBoots = 8
+
+// fresh says whether an event of a start of the agent is news, and takes note.
+func (h *host) fresh(boot string, sequence uint64) bool {
+	switch {
+	case boot == h.boot && sequence <= h.sequence, slices.Contains(h.boots, boot):
+		return false
+	case boot != h.boot:
+		if h.boot != "" {
+			if len(h.boots) == mostBoots {
+				h.boots = slices.Delete(h.boots, 0, 1)
+			}
+			h.boots = append(h.boots, h.boot)
+		}
+		h.boot = boot
+	}
+	h.sequence = sequence
+	return true
+}
+
+func (f *Fold) health(name rollout.Host, m Message) error {
+	e, err := lenient[subjects.HealthEvent](m.Data)
+	if err != nil {
+		return err
+	}
+	h := f.hosts[name]
+	if h == nil || e.Boot == "" || e.Sequence == 0 || !h.fresh(e.Boot, e.Sequence) {
+		return nil
+	}
+	f.heard(h)
+	if t := f.rollouts[e.Rollout]; t != nil && e.Generation > 0 {
+		f.told(t, h)
+	}
+	switch e.Kind {
+	case subjects.HealthCheck:
+		f.check(h, e.Check, e.Status, e.Output)
+	case subjects.HealthEnact:
+		if e.Status == string(rollout.EnactFail) {
+			f.gaveUp(h, e.Rollout, e.Variable, e.Output)
+		}
+	}
+	return nil
+}
+
+// check takes what a check says.
+func (f *Fold) check(h *host, id rollout.ID, status, output string) {
+	if id == "" {
+		return
+	}
+	passes := true
+	switch rollout.CheckStatus(status) {
+	case rollout.Failing:
+		passes = false
+	case rollout.Passing, rollout.Pending:
+	default:
+		return // a newer agent's word for something else
+	}
+	if h.checks == nil {
+		h.checks = make(map[rollout.ID]bool, 1)
+	}
+	if _, known := h.checks[id]; !known && len(h.checks) == mostChecks {
+		return
+	}
+	h.checks[id] = passes
+	// A check that is pending passes, but a host isn't healthy by that yet.
+	if passes && status == string(rollout.Pending) && !f.watched(h) {
+		return
+	}
+	for _, t := range f.ordered {
+		t.watch.Check(h.name, id, passes, output, f.now)
+	}
+}
+
+// mostChecks bounds what is kept of one host.
+const mostChecks = 64
+
+// gaveUp takes that a host couldn't make a rollout's value true.
+func (f *Fold) gaveUp(h *host, id rollout.ID, variable rollout.Name, output string) {
+	if t := f.rollouts[id]; t != nil && t.spec.Variable == variable {
+		t.watch.Enact(h.name, output, f.now)
+	}
+}
+
+// watched says whether any watch has the host at risk.
+func (f *Fold) watched(h *host) bool {
+	return slices.ContainsFunc(f.ordered, func(t *trial) bool { return t.watch.AtRisk(h.name) })
+}
+
+// report takes a host's record of the inventory.
+func (f *Fold) report(name rollout.Host, m Message) error {
+	if m.Header.Deleted() {
+		return nil // its agent never deletes; whoever did harms nothing
+	}
+	r, err := lenient[rollout.Report](m.Data)
+	if err != nil {
+		return err
+	}
+	if r.Role == "" {
+		return errForeign
+	}
+	h := f.hosts[name]
+	if h == nil {
+		h = &host{name: name}
+		f.hosts[name] = h
+	}
+	f.heard(h)
+	h.reported, h.role, h.labels, h.actual = f.now, r.Role, r.Labels, r.Actual
+	h.pinned = nil
+	for variable, e := range r.Enact {
+		if e.Pinned {
+			h.pinned = append(h.pinned, variable)
+		}
+	}
+	for _, t := range f.ordered {
+		f.place(t, h)
+	}
+	// What it says of checks is as old as the newest event that it knows of.
+	if stale := slices.Contains(h.boots, r.Boot) || r.Boot == h.boot && r.Event < h.sequence; !stale {
+		if r.Boot != "" && r.Boot != h.boot {
+			h.fresh(r.Boot, r.Event)
+		}
+		h.sequence = max(h.sequence, r.Event)
+		for _, id := range sortedKeys(r.Checks) {
+			c := r.Checks[id]
+			f.check(h, id, string(c.Status), c.Output)
+		}
+		for _, variable := range sortedKeys(r.Enact) {
+			if e := r.Enact[variable]; e.Status == rollout.EnactFail {
+				f.failedBefore(h, variable, e)
+			}
+		}
+	}
+	return nil
+}
+
+// failedBefore takes from a report that a host gave up, should the event have
+// been lost.
+func (f *Fold) failedBefore(h *host, variable rollout.Name, e rollout.Enact) {
+	for _, t := range f.ordered {
+		if at, ok := t.told[h.name]; ok && t.spec.Variable == variable && e.Generation >= at.generation && at.generation > 0 {
+			t.watch.Enact(h.name, e.Error, f.now)
+		}
+	}
+}
+
+// desired takes what a host was told.
+func (f *Fold) desired(name rollout.Host, m Message) error {
+	c, err := subjects.DecodeChange(name, m.Header, m.Data)
+	if err != nil {
+		return err
+	}
+	h := f.hosts[name]
+	if c.Decommissioned {
+		for _, t := range f.ordered {
+			t.watch.Leave(name, f.now)
+		}
+		delete(f.hosts, name)
+		return nil
+	}
+	for _, t := range f.ordered {
+		switch told := c.Desired.Told[t.spec.Variable]; {
+		case told.Rollout == t.id && c.Rollout == t.id:
+			if h != nil {
+				f.told(t, h)
+			}
+			t.told[name] = telling{t.told[name].at, told.Generation}
+		case c.Variable == t.spec.Variable:
+			// A pin, or another rollout, has told it something else: it is no
+			// longer this rollout's to be judged by.
+			t.watch.Leave(name, f.now)
+		}
+	}
+	if h != nil {
+		h.changed, h.changedBy = f.now, c.Rollout
+	}
+	return nil
+}
+
+// silence takes that a host has fallen silent, or is heard again.
+func (f *Fold) silence(name rollout.Host, m Message) error {
+	s, err := lenient[subjects.Silence](m.Data)
+	if err != nil {
+		return err
+	}
+	h := f.hosts[name]
+	switch {
+	case h == nil:
+	case s.Kind == subjects.HostHeard:
+		f.heard(h)
+	case s.Kind == subjects.HostSilent && s.Session != "":
+		h.silent, h.session = true, s.Session
+		for _, t := range f.ordered {
+			t.watch.Silent(name, s.Session, f.now)
+		}
+	}
+	return nil
+}
+
+// heard takes a sign of life.
+func (f *Fold) heard(h *host) {
+	if !h.silent {
+		return
+	}
+	h.silent = false
+	for _, t := range f.ordered {
+		t.watch.Heard(h.name, f.now)
+	}
+	for _, id := range sortedKeys(h.checks) {
+		if h.checks[id] { // it may not have been healthy so far
+			for _, t := range f.ordered {
+				t.watch.Check(h.name, id, true, "", f.now)
+			}
+		}
+	}
+}
+
+// listening takes that the guard has been listening until now.
+func (f *Fold) listening(m Message) error {
+	s, err := lenient[subjects.Silence](m.Data)
+	if err != nil {
+		return err
+	}
+	if s.Kind == subjects.Listens && s.Session != "" {
+		for _, t := range f.ordered {
+			t.watch.Tick(s.Session, f.now)
+		}
+	}
+	return nil
+}
+
+// Silent says whether the host is known to be silent, and whether by this
+// session of the guard. A host that isn't known isn't.
+func (f *Fold) Silent(name rollout.Host, session string) (silent, bySession bool) {
+	h := f.hosts[name]
+	if h == nil || !h.silent {
+		return false, false
+	}
+	return true, h.session == session
+}
+
+// Hosts calls yield for each host that has reported itself within Lookback,
+// with whether any rollout watches it.
+func (f *Fold) Hosts(yield func(name rollout.Host, watched bool) bool) {
+	for name, h := range f.hosts {
+		if f.now.Sub(h.reported) <= Lookback && !yield(name, f.watched(h)) {
+			return
+		}
+	}
+}

@@ -1,0 +1,283 @@
+package evidence
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// trial is one rollout that is watched.
+type trial struct {
+	id        rollout.ID
+	spec      rollout.Spec
+	state     rollout.State
+	selection *rollout.Selection
+	watch     *slo.Watch
+	unknown   []rollout.ID // objectives that it names and that aren't there
+	// acknowledged is the newest abort that an operator has acknowledged: with a
+	// later one the evidence is begun anew.
+	acknowledged uint64
+	planned      bool
+	verdict      *slo.Verdict
+	aborted      uint64 // the sequence of the verdict that an abort in the bucket carries
+	told         map[rollout.Host]telling
+}
+
+// telling is when the rollout told a host, and with which generation; 0 where
+// only the host has said so.
+type telling struct {
+	at         time.Time
+	generation uint64
+}
+
+// objective takes an objective's record. Rollouts that are watched go by it as
+// it was when they began to be.
+func (f *Fold) objective(id rollout.ID, m Message) error {
+	if m.Header.Deleted() {
+		delete(f.objectives, id)
+		return nil
+	}
+	o, err := DecodeObjective(m.Header, m.Data)
+	if err == nil && o.Name != id {
+		err = errForeign
+	}
+	if err == nil {
+		f.objectives[id] = o
+	}
+	return err
+}
+
+// DecodeObjective reads an objective's record, which only the scheduler writes.
+func DecodeObjective(h subjects.Header, data []byte) (*slo.Objective, error) {
+	if h.Get(subjects.HeaderTime) == "" {
+		return nil, errForeign
+	}
+	o, err := lenient[slo.Objective](data)
+	if err == nil {
+		err = o.Validate()
+	}
+	return o, err
+}
+
+// rollout takes a rollout's record.
+func (f *Fold) rollout(id rollout.ID, m Message) error {
+	if m.Header.Deleted() || m.Header.Get(subjects.HeaderTime) == "" {
+		return errForeign // the scheduler puts it back
+	}
+	r, err := lenient[rollout.Record](m.Data)
+	if err != nil {
+		return err
+	}
+	t := f.rollouts[id]
+	if !watches(r, f.instead) {
+		f.forget(t)
+		return nil
+	}
+	if r.State == rollout.StateRunning {
+		f.replaced(r)
+	}
+	if t == nil {
+		selection, err := r.Spec.Selection()
+		if err != nil {
+			return err
+		}
+		t = &trial{id: id, selection: selection, acknowledged: r.Acknowledged, told: make(map[rollout.Host]telling)}
+		t.spec, t.state = r.Spec, r.State
+		f.rollouts[id] = t
+		i, _ := slices.BinarySearchFunc(f.ordered, t, func(a, b *trial) int { return cmp.Compare(a.id, b.id) })
+		f.ordered = slices.Insert(f.ordered, i, t)
+		f.begin(t)
+	} else if t.spec, t.state = r.Spec, r.State; r.Acknowledged > t.acknowledged {
+		t.acknowledged = r.Acknowledged
+		f.begin(t)
+	}
+	if !t.planned && !r.Clock.IsZero() {
+		length := r.Length
+		if r.Planned.After(r.Clock) { // by the wall clock, closed times included
+			length = r.Planned.Sub(r.Clock)
+		}
+		if length == 0 {
+			length = r.Spec.Ramp.Length()
+		}
+		t.planned = true
+		t.watch.Plan(f.now, length)
+	}
+	return nil
+}
+
+// watches says whether a rollout is watched: one that names objectives, from its
+// creation until it has ended; a completed one as a layer.
+func watches(r *rollout.Record, instead []*slo.Objective) bool {
+	named := r.Spec.Guard != nil && len(r.Spec.Guard.Objectives) > 0 || len(instead) > 0
+	return named && (r.State.Live() || r.State == rollout.StateCompleted)
+}
+
+func (f *Fold) forget(t *trial) {
+	if t != nil {
+		delete(f.rollouts, t.id)
+		f.ordered = slices.DeleteFunc(f.ordered, func(o *trial) bool { return o == t })
+	}
+}
+
+// replaced forgets the layers that a rollout of the same variable replaces.
+func (f *Fold) replaced(r *rollout.Record) {
+	for _, t := range slices.Clone(f.ordered) {
+		if t.spec.Variable == r.Spec.Variable && t.id != r.Spec.Name && t.state == rollout.StateCompleted {
+			f.forget(t)
+		}
+	}
+}
+
+// begin begins to watch a rollout, or begins anew.
+func (f *Fold) begin(t *trial) {
+	objectives := f.instead
+	t.unknown = nil
+	if objectives == nil {
+		for _, id := range t.spec.Guard.Objectives {
+			if o := f.objectives[id]; o != nil {
+				objectives = append(objectives, o)
+			} else {
+				t.unknown = append(t.unknown, id)
+			}
+		}
+	}
+	t.watch = slo.NewWatch(t.id, objectives, t.spec.Rollback != "", f.now)
+	t.verdict, t.planned, t.aborted = nil, false, 0
+	for _, name := range sortedKeys(f.hosts) { // in one order: strata are numbered by it
+		if h := f.hosts[name]; f.now.Sub(h.reported) <= Lookback {
+			f.place(t, h)
+		}
+	}
+}
+
+// place makes a host one of the rollout's, if it is. One whose role or labels
+// put it elsewhere now leaves and comes back, unless it is treated: it stays
+// where it was then.
+func (f *Fold) place(t *trial, h *host) {
+	group, ok := t.selection.Group(h.name, h.role, h.labels)
+	told, treated := t.told[h.name]
+	if was, joined := t.watch.Stratum(h.name); joined {
+		if treated || ok && was == group {
+			return
+		}
+		t.watch.Leave(h.name, f.now)
+	}
+	switch {
+	case treated: // it was told before the evidence was begun anew
+	case !ok || t.spec.Rollback != "", slices.Contains(h.pinned, t.spec.Variable), t.has(h):
+		return
+	}
+	f.join(t, h, group, told.at)
+}
+
+func (f *Fold) join(t *trial, h *host, group string, told time.Time) {
+	if group == "" {
+		group = string(h.role)
+	}
+	t.watch.Join(h.name, h.role, group, told)
+	if h.silent {
+		t.watch.Silent(h.name, h.session, f.now)
+	}
+	for _, id := range sortedKeys(h.checks) {
+		if h.checks[id] {
+			t.watch.Check(h.name, id, true, "", f.now)
+		}
+	}
+}
+
+// has says whether the host runs the rollout's value without it.
+func (t *trial) has(h *host) bool {
+	if t.spec.Remove {
+		return h.actual[t.spec.Variable].IsZero()
+	}
+	return t.spec.To.Matches(h.actual[t.spec.Variable])
+}
+
+// told takes that the rollout told a host. A rollback's hosts are those that it
+// tells.
+func (f *Fold) told(t *trial, h *host) {
+	if _, already := t.told[h.name]; already {
+		return
+	}
+	if t.spec.Rollback != "" {
+		f.join(t, h, string(h.role), time.Time{})
+	}
+	t.told[h.name] = telling{at: f.now}
+	t.watch.Told(h.name, f.now)
+}
+
+// abort takes an abort's record: whether it is the guard's own, of the verdict
+// that fell here.
+func (f *Fold) abort(id rollout.ID, m Message) {
+	t := f.rollouts[id]
+	a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
+	if v, err := lenient[slo.Verdict](a.Evidence); t != nil && err == nil && a.Actor == string(subjects.SloGuard) {
+		t.aborted = v.Sequence
+	}
+}
+
+// Pending are the verdicts that no abort in the bucket carries yet, as far as
+// the stream has said.
+func (f *Fold) Pending() (out []slo.Verdict) {
+	for _, t := range f.ordered {
+		if t.verdict != nil && t.aborted != t.verdict.Sequence {
+			out = append(out, *t.verdict)
+		}
+	}
+	return out
+}
+
+// View is how a rollout stands with the guard.
+type View struct {
+	// Unclear says in plain words why the evidence can't be relied on now, or that
+	// it has spoken; "" where all is well.
+	Unclear string
+	// Fresh is how old evidence may be, and Grace how long a host may be silent.
+	Fresh, Grace time.Duration
+	Standings    []slo.Standing
+}
+
+// View shows a rollout that is watched. ok is false for another.
+func (f *Fold) View(id rollout.ID) (v View, ok bool) {
+	t := f.rollouts[id]
+	if t == nil {
+		return v, false
+	}
+	v = View{Unclear: t.watch.Unclear(), Fresh: t.watch.Fresh(), Grace: t.watch.Grace(), Standings: t.watch.Standings()}
+	switch {
+	case len(t.unknown) > 0:
+		v.Unclear = fmt.Sprintf("there is no objective %s", t.unknown[0])
+	case t.verdict != nil:
+		v.Unclear = fmt.Sprintf("the evidence against it suffices (%s of %s, at sequence %d)", t.verdict.Kind, t.verdict.Objective, t.verdict.Sequence)
+	}
+	return v, true
+}
+
+// otherChanges adds to a verdict whether the hosts that failed had been told
+// something else as well, shortly before.
+func (f *Fold) otherChanges(t *trial) {
+	n := 0
+	by := make(map[string]bool)
+	for _, failure := range t.verdict.Failed {
+		h := f.hosts[failure.Host]
+		if h == nil || h.changedBy == t.id || !h.changed.After(failure.Told) {
+			continue
+		}
+		n++
+		by[cmp.Or(string(h.changedBy), "a pin or an operator")] = true
+	}
+	if n == 0 {
+		t.verdict.RuledOut = append(t.verdict.RuledOut, "not another change: none of the failed hosts has been told anything else since")
+		return
+	}
+	t.verdict.RuledOut = append(t.verdict.RuledOut, fmt.Sprintf("another change isn't ruled out: %d of them were told something else since, by %s", n, strings.Join(sortedKeys(by), ", ")))
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
