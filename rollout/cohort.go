@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +17,8 @@ type cohort struct {
 	id       ID
 	record   *Record
 	progress Progress
-	where    Where
+	selected *Selection
 	canary   Where
-	limits   []Where
 	active   bool // a live rollout or a layer: indexed
 	unfit    bool // left alone: see PutRolloutUnfit
 
@@ -103,9 +101,9 @@ func newCohort(all map[ID]*cohort, id ID, r *Record) (*cohort, error) {
 
 // set takes a record, and compiles its document's expressions.
 func (c *cohort) set(r *Record) error {
-	where, err := ParseWhere(r.Spec.Where)
+	selected, err := r.Spec.Selection()
 	if err != nil {
-		return field.Errorf("where", "%v", err)
+		return err
 	}
 	var canary Where
 	if r.Spec.Canary != nil {
@@ -113,15 +111,7 @@ func (c *cohort) set(r *Record) error {
 			return field.Errorf("canary.where", "%v", err)
 		}
 	}
-	var limits []Where
-	for i, l := range r.Spec.Limits {
-		w, err := ParseWhere(l.Where)
-		if err != nil {
-			return field.Errorf("limits["+strconv.Itoa(i)+"].where", "%v", err)
-		}
-		limits = append(limits, w)
-	}
-	c.where, c.canary, c.limits = where, canary, limits
+	c.selected, c.canary = selected, canary
 	c.record, c.calendar = r, nil
 	return nil
 }
@@ -138,8 +128,7 @@ func (c *cohort) selects(h *host) bool {
 	if spec.Rollback != "" {
 		return h.desired != nil && (h.desired.Told[spec.Variable].Rollout == spec.Rollback || h.desired.Told[spec.Variable].Rollout == c.id)
 	}
-	ok, err := c.where.Selects(h.name, h.report.Role, h.report.Labels)
-	return ok && err == nil && !slices.Contains(spec.Exclude, h.name)
+	return c.selected.selects(h.name, h.report.Role, h.report.Labels)
 }
 
 // rollback says whether the rollout takes another's hosts back.
@@ -172,10 +161,7 @@ func (c *cohort) add(h *host, outside bool) *member {
 	if h.report == nil {
 		m.group = c.group("", -1)
 	} else {
-		limit := slices.IndexFunc(c.limits, func(w Where) bool {
-			ok, err := w.Selects(h.name, h.report.Role, h.report.Labels)
-			return ok && err == nil
-		})
+		limit := c.selected.limit(h.name, h.report.Role, h.report.Labels)
 		m.group, m.key, m.spread = c.group(h.report.Role, limit), salted(c.record.Salt, string(h.name)), c.spreadOf(h)
 		if c.record.Spec.Canary != nil && c.record.Clock.IsZero() {
 			ok, err := c.canary.Selects(h.name, h.report.Role, h.report.Labels)
@@ -229,13 +215,6 @@ func (c *cohort) remove(m *member) {
 	if !slices.ContainsFunc(c.groups, func(o *group) bool { return o.role == g.role }) {
 		delete(c.roles, g.role.name)
 	}
-}
-
-func groupKey(role Word, limit int) string {
-	if limit < 0 {
-		return string(role)
-	}
-	return string(role) + "/" + strconv.Itoa(limit)
 }
 
 func (c *cohort) group(name Word, limit int) *group {
