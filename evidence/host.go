@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
@@ -16,7 +17,7 @@ type host struct {
 	labels   map[rollout.Word]rollout.Word
 	actual   rollout.Document
 	pinned   []rollout.Name
-	checks   map[rollout.ID]bool // whether it passes; pending ones pass
+	checks   map[rollout.ID]slo.State
 
 	boot     string
 	sequence uint64   // of the newest health event of that boot
@@ -79,27 +80,21 @@ func (f *Fold) check(h *host, id rollout.ID, status, output string) {
 	if id == "" {
 		return
 	}
-	passes := true
-	switch rollout.CheckStatus(status) {
-	case rollout.Failing:
-		passes = false
-	case rollout.Passing, rollout.Pending:
-	default:
+	state, known := map[rollout.CheckStatus]slo.State{
+		rollout.Failing: slo.Fails, rollout.Pending: slo.PassesYet, rollout.Passing: slo.Passes,
+	}[rollout.CheckStatus(status)]
+	if !known {
 		return // a newer agent's word for something else
 	}
 	if h.checks == nil {
-		h.checks = make(map[rollout.ID]bool, 1)
+		h.checks = make(map[rollout.ID]slo.State, 1)
 	}
-	if _, known := h.checks[id]; !known && len(h.checks) == mostChecks {
+	if _, had := h.checks[id]; !had && len(h.checks) == mostChecks {
 		return
 	}
-	h.checks[id] = passes
-	// A check that is pending passes, but a host isn't healthy by that yet.
-	if passes && status == string(rollout.Pending) && !f.watched(h) {
-		return
-	}
+	h.checks[id] = state
 	for _, t := range f.ordered {
-		t.watch.Check(h.name, id, passes, output, f.now)
+		t.watch.Check(h.name, id, state, output, f.now)
 	}
 }
 
@@ -195,7 +190,11 @@ func (f *Fold) desired(name rollout.Host, m Message) error {
 			if h != nil {
 				f.told(t, h)
 			}
-			t.told[name] = telling{t.told[name].at, told.Generation}
+			at := t.told[name].at
+			if at.IsZero() { // it isn't in the inventory yet
+				at = f.now
+			}
+			t.told[name] = telling{at, told.Generation}
 		case c.Variable == t.spec.Variable:
 			// A pin, or another rollout, has told it something else: it is no
 			// longer this rollout's to be judged by.
@@ -237,12 +236,16 @@ func (f *Fold) heard(h *host) {
 	for _, t := range f.ordered {
 		t.watch.Heard(h.name, f.now)
 	}
+	for _, t := range f.ordered {
+		f.checks(t, h)
+	}
+}
+
+// checks says to a watch what the host's checks say: it may not have been
+// healthy so far.
+func (f *Fold) checks(t *trial, h *host) {
 	for _, id := range sortedKeys(h.checks) {
-		if h.checks[id] { // it may not have been healthy so far
-			for _, t := range f.ordered {
-				t.watch.Check(h.name, id, true, "", f.now)
-			}
-		}
+		t.watch.Check(h.name, id, h.checks[id], "", f.now)
 	}
 }
 

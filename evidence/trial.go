@@ -109,6 +109,9 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 		t.planned = true
 		t.watch.Plan(f.now, length)
 	}
+	if r.State == rollout.StateCompleted {
+		t.watch.Settle(f.now)
+	}
 	return nil
 }
 
@@ -185,11 +188,7 @@ func (f *Fold) join(t *trial, h *host, group string, told time.Time) {
 	if h.silent {
 		t.watch.Silent(h.name, h.session, f.now)
 	}
-	for _, id := range sortedKeys(h.checks) {
-		if h.checks[id] {
-			t.watch.Check(h.name, id, true, "", f.now)
-		}
-	}
+	f.checks(t, h)
 }
 
 // has says whether the host runs the rollout's value without it.

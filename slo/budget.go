@@ -22,6 +22,7 @@ import (
 // the budgets being kept, by Ville's inequality for all times at once.
 type budget struct {
 	within, steady bool // there is such a budget
+	settled        bool // the steady one has had its time
 	p0             float64
 	window         int64
 	lambda         float64 // per host and millisecond
@@ -77,7 +78,7 @@ func (b *budget) mature() {
 // expose counts the time until t.
 func (b *budget) expose(t int64) {
 	t /= int64(time.Millisecond)
-	if b.exposed != 0 && t > b.exposed {
+	if b.exposed != 0 && t > b.exposed && !b.settled {
 		b.exposure += int64(b.old) * (t - b.exposed)
 	}
 	b.exposed = max(b.exposed, t)
@@ -86,7 +87,9 @@ func (b *budget) expose(t int64) {
 // fail counts a treated host's failure.
 func (b *budget) fail(s *Subject, r *restarts) {
 	if s.mature {
-		b.late++
+		if !b.settled {
+			b.late++
+		}
 		return
 	}
 	for i := range r.points {

@@ -147,6 +147,12 @@ func (e *Evidence) Fail(s *Subject, now time.Time) {
 	e.remove(s)
 }
 
+// settle ends A2.
+func (e *Evidence) settle(now time.Time) {
+	e.advance(now)
+	e.budget.settled = true
+}
+
 func (e *Evidence) remove(s *Subject) {
 	g := e.strata[s.stratum]
 	s.atRisk = false

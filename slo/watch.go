@@ -98,6 +98,15 @@ func (w *Watch) Plan(begins time.Time, length time.Duration) {
 	}
 }
 
+// Settle says that the rollout has completed: from now on its hosts aren't judged
+// by the steady budget any more, which was for it and not for ever.
+func (w *Watch) Settle(now time.Time) {
+	w.advance(now)
+	for _, j := range w.objectives {
+		j.settle(w.now)
+	}
+}
+
 // Join makes a host one of the rollout's, in a stratum by its name: a role, or a
 // part of one. It isn't watched before it is seen healthy. told is when the
 // rollout told it before it was watched; zero where it hasn't.
@@ -167,9 +176,19 @@ func (w *Watch) Leave(host field.Host, now time.Time) {
 	delete(w.quiet, host)
 }
 
-// Check takes what a check of a host says: that it passes, or fails. It is
-// harmless to say it again.
-func (w *Watch) Check(host field.Host, check field.ID, passes bool, output string, now time.Time) {
+// State is what a check says.
+type State uint8
+
+// The states of a check. One that passes, but hasn't for long enough yet, doesn't
+// fail, and doesn't show that its host is healthy either.
+const (
+	Fails State = iota
+	PassesYet
+	Passes
+)
+
+// Check takes what a check of a host says. It is harmless to say it again.
+func (w *Watch) Check(host field.Host, check field.ID, state State, output string, now time.Time) {
 	m := w.at(host, now)
 	if m == nil {
 		return
@@ -180,9 +199,9 @@ func (w *Watch) Check(host field.Host, check field.ID, passes bool, output strin
 			continue
 		}
 		switch {
-		case passes:
+		case state != Fails:
 			s.failing, s.output = false, ""
-			if !s.AtRisk() && !m.silent {
+			if state == Passes && !s.AtRisk() && !m.silent {
 				j.seen++
 				w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
 			}
