@@ -100,6 +100,23 @@ func LastSequence(ctx context.Context, js jetstream.JetStream, stream string) (u
 	return s.CachedInfo().State.LastSeq, nil
 }
 
+// Reach is how far a stream has come: the sequence of its last message, and by how
+// many messages it is behind the sources that it takes from, the worst of them, as
+// its leader last knew.
+func Reach(ctx context.Context, js jetstream.JetStream, stream string) (last, lag uint64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, 0, fmt.Errorf("how far %s has come: %w", stream, err)
+	}
+	info := s.CachedInfo()
+	for _, source := range info.Sources {
+		lag = max(lag, source.Lag)
+	}
+	return info.State.LastSeq, lag, nil
+}
+
 // SequenceSince finds the sequence at which to start reading: of the first record
 // that came into the stream at t or later; with the zero time 0, which is the
 // first. Streams that deny deletion have no holes, and their times don't go back,

@@ -26,7 +26,7 @@ type trial struct {
 	acknowledged uint64
 	planned      bool
 	verdict      *slo.Verdict
-	aborted      uint64 // the sequence of the verdict that an abort in the bucket carries
+	aborted      bool // an abort in the bucket carries the verdict
 	told         map[rollout.Host]telling
 }
 
@@ -68,15 +68,12 @@ func DecodeObjective(h subjects.Header, data []byte) (*slo.Objective, error) {
 
 // rollout takes a rollout's record.
 func (f *Fold) rollout(id rollout.ID, m Message) error {
-	if m.Header.Deleted() || m.Header.Get(subjects.HeaderTime) == "" {
-		return errForeign // the scheduler puts it back
-	}
-	r, err := lenient[rollout.Record](m.Data)
+	r, err := DecodeRecord(m.Header, m.Data)
 	if err != nil {
 		return err
 	}
 	t := f.rollouts[id]
-	if !watches(r, f.instead) {
+	if !Watched(r) && (f.instead == nil || !goesOn(r)) {
 		f.forget(t)
 		return nil
 	}
@@ -115,11 +112,19 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 	return nil
 }
 
-// watches says whether a rollout is watched: one that names objectives, from its
+// Watched says whether a rollout is watched: one that names objectives, from its
 // creation until it has ended; a completed one as a layer.
-func watches(r *rollout.Record, instead []*slo.Objective) bool {
-	named := r.Spec.Guard != nil && len(r.Spec.Guard.Objectives) > 0 || len(instead) > 0
-	return named && (r.State.Live() || r.State == rollout.StateCompleted)
+func Watched(r *rollout.Record) bool { return r.Spec.Guard != nil && goesOn(r) }
+
+func goesOn(r *rollout.Record) bool { return r.State.Live() || r.State == rollout.StateCompleted }
+
+// DecodeRecord reads a rollout's record, which only the scheduler writes, and puts
+// back where somebody else has.
+func DecodeRecord(h subjects.Header, data []byte) (*rollout.Record, error) {
+	if h.Deleted() || h.Get(subjects.HeaderTime) == "" {
+		return nil, errForeign
+	}
+	return lenient[rollout.Record](data)
 }
 
 func (f *Fold) forget(t *trial) {
@@ -152,7 +157,7 @@ func (f *Fold) begin(t *trial) {
 		}
 	}
 	t.watch = slo.NewWatch(t.id, objectives, t.spec.Rollback != "", f.now)
-	t.verdict, t.planned, t.aborted = nil, false, 0
+	t.verdict, t.planned, t.aborted = nil, false, false
 	for _, name := range sortedKeys(f.hosts) { // in one order: strata are numbered by it
 		if h := f.hosts[name]; f.now.Sub(h.reported) <= Lookback {
 			f.place(t, h)
@@ -215,18 +220,23 @@ func (f *Fold) told(t *trial, h *host) {
 // abort takes an abort's record: whether it is the guard's own, of the verdict
 // that fell here.
 func (f *Fold) abort(id rollout.ID, m Message) {
-	t := f.rollouts[id]
-	a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
-	if v, err := lenient[slo.Verdict](a.Evidence); t != nil && err == nil && a.Actor == string(subjects.SloGuard) {
-		t.aborted = v.Sequence
+	if t := f.rollouts[id]; t != nil && t.verdict != nil && Carries(m.Header, m.Data, t.verdict) {
+		t.aborted = true
 	}
+}
+
+// Carries says whether an abort's record is the guard's, of this verdict.
+func Carries(h subjects.Header, data []byte, v *slo.Verdict) bool {
+	a := subjects.DecodeAbort(h, data, 0)
+	carried, err := lenient[slo.Verdict](a.Evidence)
+	return err == nil && a.Actor == string(subjects.SloGuard) && carried.Rollout == v.Rollout && carried.Sequence == v.Sequence
 }
 
 // Pending are the verdicts that no abort in the bucket carries yet, as far as
 // the stream has said.
 func (f *Fold) Pending() (out []slo.Verdict) {
 	for _, t := range f.ordered {
-		if t.verdict != nil && t.aborted != t.verdict.Sequence {
+		if t.verdict != nil && !t.aborted {
 			out = append(out, *t.verdict)
 		}
 	}
@@ -238,9 +248,9 @@ type View struct {
 	// Unclear says in plain words why the evidence can't be relied on now, or that
 	// it has spoken; "" where all is well.
 	Unclear string
-	// Fresh is how old evidence may be, and Grace how long a host may be silent.
-	Fresh, Grace time.Duration
-	Standings    []slo.Standing
+	// Fresh is how old evidence may be.
+	Fresh     time.Duration
+	Standings []slo.Standing
 }
 
 // View shows a rollout that is watched. ok is false for another.
@@ -249,14 +259,23 @@ func (f *Fold) View(id rollout.ID) (v View, ok bool) {
 	if t == nil {
 		return v, false
 	}
-	v = View{Unclear: t.watch.Unclear(), Fresh: t.watch.Fresh(), Grace: t.watch.Grace(), Standings: t.watch.Standings()}
-	switch {
-	case len(t.unknown) > 0:
-		v.Unclear = fmt.Sprintf("there is no objective %s", t.unknown[0])
-	case t.verdict != nil:
-		v.Unclear = fmt.Sprintf("the evidence against it suffices (%s of %s, at sequence %d)", t.verdict.Kind, t.verdict.Objective, t.verdict.Sequence)
-	}
+	v.Unclear, v.Fresh = f.Clear(id)
+	v.Standings = t.watch.Standings()
 	return v, true
+}
+
+// Clear is what View says without the standings, which cost more.
+func (f *Fold) Clear(id rollout.ID) (unclear string, fresh time.Duration) {
+	t := f.rollouts[id]
+	switch {
+	case t == nil:
+		return "it isn't watched", 0
+	case len(t.unknown) > 0:
+		return fmt.Sprintf("there is no objective %s", t.unknown[0]), t.watch.Fresh()
+	case t.verdict != nil:
+		return fmt.Sprintf("the evidence against it suffices (%s of %s, at sequence %d)", t.verdict.Kind, t.verdict.Objective, t.verdict.Sequence), t.watch.Fresh()
+	}
+	return t.watch.Unclear(), t.watch.Fresh()
 }
 
 // otherChanges adds to a verdict whether the hosts that failed had been told

@@ -373,15 +373,6 @@ func (w *Watch) AtRisk(host field.Host) bool {
 // time is never.
 func (w *Watch) Due() time.Time { return w.pending.first() }
 
-// Grace is how long a host may be silent, by the strictest of the objectives.
-func (w *Watch) Grace() time.Duration {
-	grace := time.Duration(math.MaxInt64)
-	for _, j := range w.objectives {
-		grace = min(grace, j.silence())
-	}
-	return grace
-}
-
 // Unclear says in plain words why the evidence can't be relied on now; "" where
 // it can.
 func (w *Watch) Unclear() string {

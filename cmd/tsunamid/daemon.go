@@ -23,6 +23,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/console"
 	"github.com/tsunami-rollouts/tsunami/scheduler"
+	"github.com/tsunami-rollouts/tsunami/sloguard"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
@@ -103,6 +104,11 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 	}
 	if c.runs(partScheduler) {
 		if err := d.startScheduler(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if c.runs(partSloguard) {
+		if err := d.startSloguard(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -312,23 +318,47 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 		return err
 	}
 	registerConnection(d.registry, partScheduler, nc)
-	name, err := os.Hostname()
-	if err != nil {
-		name = "unknown" // it is for people, and nothing hangs on it
-	}
 	o := scheduler.Options{
 		Conn: nc, Logger: d.logger.With("part", partScheduler), Registerer: d.registry,
-		Name: name, Version: version.Version, Heartbeat: d.config.heartbeat,
+		Name: hostname(), Version: version.Version, Heartbeat: d.config.heartbeat,
 		// The lock on the data directory proves that the last holder is dead.
 		TakeAtOnce: d.broker != nil,
 	}
-	d.goPart(ctx, partScheduler, func(ctx context.Context) error {
+	d.goPart(ctx, partScheduler, d.withStreams(func(ctx context.Context) error { return scheduler.Run(ctx, o) }))
+	return nil
+}
+
+func (d *daemon) startSloguard(ctx context.Context) error {
+	nc, _, err := d.connect(partSloguard)
+	if err != nil {
+		return err
+	}
+	registerConnection(d.registry, partSloguard, nc)
+	o := sloguard.Options{
+		Conn: nc, Logger: d.logger.With("part", partSloguard), Registerer: d.registry,
+		Name: hostname(), Heartbeat: d.config.heartbeat, TakeAtOnce: d.broker != nil,
+	}
+	d.goPart(ctx, partSloguard, d.withStreams(func(ctx context.Context) error { return sloguard.Run(ctx, o) }))
+	return nil
+}
+
+// withStreams runs a part when the streams are there.
+func (d *daemon) withStreams(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
 		select {
 		case <-d.streams:
-			return scheduler.Run(ctx, o)
+			return run(ctx)
 		case <-ctx.Done():
 			return nil
 		}
-	})
-	return nil
+	}
+}
+
+// hostname is for people, and nothing hangs on it.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
 }

@@ -20,10 +20,11 @@ import (
 const (
 	partBroker    = "broker"
 	partScheduler = "scheduler"
+	partSloguard  = "sloguard"
 	partConsole   = "console"
 )
 
-var allParts = []string{partBroker, partScheduler, partConsole}
+var allParts = []string{partBroker, partScheduler, partSloguard, partConsole}
 
 // flags are the program's flags as they were given.
 type flags struct {
@@ -44,7 +45,7 @@ type config struct {
 	nats     string   // URL of the external broker; "" with the embedded one
 	creds    string
 	replicas int
-	// heartbeat is the agents'; 0 is the scheduler's default.
+	// heartbeat is the agents'; 0 is the parts' default.
 	heartbeat time.Duration
 	logger    *slog.Logger
 }
@@ -86,7 +87,7 @@ func (f *flags) define(cmd *cobra.Command) {
 func (f *flags) config(given func(name string) bool) (config, error) {
 	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas}
 	if given("nats") && !given("run") {
-		c.parts = []string{partScheduler, partConsole}
+		c.parts = allParts[1:]
 	}
 	if len(c.parts) == 0 {
 		return c, usagef("--run names no part: want some of %s", strings.Join(allParts, ","))
