@@ -20,6 +20,7 @@ type Evidence struct {
 	contrast      contrast
 	budget        budget
 
+	// Hosts at risk, and those that have failed.
 	treated, treatedFailed, control, controlFailed int
 }
 
@@ -140,8 +141,10 @@ func (e *Evidence) Fail(s *Subject, now time.Time) {
 	e.contrast.score(g, e.rho, s.treated, g.within(s))
 	if s.treated {
 		e.budget.fail(s, &e.restarts)
+		e.treated--
 		e.treatedFailed++
 	} else {
+		e.control--
 		e.controlFailed++
 	}
 	e.remove(s)

@@ -177,7 +177,7 @@ func (f *fleet) judge(o *Objective, rules bool) (out simOutcome) {
 		e.Fail(s, now)
 		if out.kind == "" && e.E() >= bar {
 			out.kind = Breach
-			if e.Harm() >= e.Breach() {
+			if e.Harm() >= math.Log(plainHarm) || e.Harm() >= e.Breach() {
 				out.kind = Harm
 			}
 			if !rules {

@@ -85,6 +85,10 @@ const (
 	FailedSilence How = "silence" // it was silent for longer than its grace
 )
 
+// plainHarm is the E_C from which a verdict says harm and not only breach: if the
+// change did none, it would be reached in fewer than 5 of 100 rollouts.
+const plainHarm = 20
+
 // mostNeeded bounds how far Standing.Needs looks.
 const mostNeeded = 100
 
@@ -117,7 +121,7 @@ func (w *Watch) decide() {
 		Rollout: w.id, Kind: Breach, Objective: worst.Name, Time: w.now, Standings: w.Standings(),
 		Failed: slices.Clone(w.failed), Of: w.failures,
 	}
-	if !worst.Budgets() || worst.Harm() >= worst.Breach() {
+	if worst.Harm() >= math.Log(plainHarm) || worst.Harm() >= worst.Breach() {
 		v.Kind = Harm
 	}
 	v.RuledOut = w.ruledOut(worst)
