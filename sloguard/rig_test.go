@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,7 +31,7 @@ type rig struct {
 	broker *broker.Broker
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	stop   func() // of the newest guard
+	dial   func() (*nats.Conn, error)
 
 	mu     sync.Mutex
 	events map[rollout.Host]uint64
@@ -45,6 +47,7 @@ func newRig(t testing.TB, options broker.Options) *rig {
 	}
 	t.Cleanup(b.Shutdown)
 	r := &rig{TB: t, broker: b, events: map[rollout.Host]uint64{}, alive: map[rollout.Host]bool{}}
+	r.dial = func() (*nats.Conn, error) { return bus.Connect(bus.ConnectOptions{InProcess: b.InProcess()}) }
 	r.nc = r.connect()
 	if r.js, err = jetstream.New(r.nc); err != nil {
 		t.Fatal(err)
@@ -61,7 +64,7 @@ func newRig(t testing.TB, options broker.Options) *rig {
 
 func (r *rig) connect() *nats.Conn {
 	r.Helper()
-	nc, err := bus.Connect(bus.ConnectOptions{InProcess: r.broker.InProcess()})
+	nc, err := r.dial()
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -159,7 +162,7 @@ func (r *rig) objective(name string, change func(*slo.Objective)) {
 }
 
 // rollout puts the record of a rollout of version to 2.
-func (r *rig) rollout(id string, change func(*rollout.Record)) {
+func (r *rig) rollout(id string, change func(*rollout.Record)) uint64 {
 	r.Helper()
 	to, err := rollout.StringValue("2")
 	if err != nil {
@@ -176,7 +179,7 @@ func (r *rig) rollout(id string, change func(*rollout.Record)) {
 	if change != nil {
 		change(record)
 	}
-	r.put(subjects.KindRollout.Subject(id), own(), record)
+	return r.put(subjects.KindRollout.Subject(id), own(), record)
 }
 
 // hosts reports hosts that run version 1 and pass the check, and lets them live.
@@ -202,7 +205,7 @@ func (r *rig) hosts(role string, n int) (all []rollout.Host) {
 }
 
 // tell tells a host version 2.
-func (r *rig) tell(id string, h rollout.Host, generation uint64) {
+func (r *rig) tell(id string, h rollout.Host, generation uint64) uint64 {
 	r.Helper()
 	two, err := rollout.StringValue("2")
 	if err != nil {
@@ -220,7 +223,7 @@ func (r *rig) tell(id string, h rollout.Host, generation uint64) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.raw(subjects.KindDesired.Subject(string(h)), header, body)
+	return r.raw(subjects.KindDesired.Subject(string(h)), header, body)
 }
 
 // fail says that a host's check fails.
@@ -261,6 +264,34 @@ func (r *rig) eventually(what string, ok func() bool) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// last is the newest record on a subject of the bucket.
+func (r *rig) last(subject string) *bus.Msg {
+	r.Helper()
+	m, err := bus.Last(context.Background(), r.js, subjects.Stream, subject)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return m
+}
+
+// sourced waits until the evidence has a record of the bucket, by its sequence
+// there.
+func (r *rig) sourced(kind subjects.Kind, name string, sequence uint64) {
+	r.Helper()
+	r.eventually("the evidence has "+kind.Key(name), func() bool {
+		m, err := bus.Last(context.Background(), r.js, subjects.EvidenceStream, subjects.EvidenceOf(kind, name))
+		if err != nil {
+			return false
+		}
+		source := strings.Fields(m.Header.Get("Nats-Stream-Source"))
+		if len(source) < 2 {
+			return false
+		}
+		has, err := strconv.ParseUint(source[1], 10, 64)
+		return err == nil && has >= sequence
+	})
 }
 
 // lease is the guard's, as it stands in the bucket.
