@@ -14,6 +14,7 @@ type checker struct {
 	tells   []tellSeen
 	baking  map[ID]time.Duration // what the leaders' clock showed when the canaries came to stand
 	before  map[toldKey]Value    // what a host had before a rollout told it
+	last    map[ID]time.Time     // when a ramp told a host
 	changes int                  // of membership, so far
 	decided bool                 // by the scheduler, not by an operator
 	verb    string               // the operator's, where it is known
@@ -37,7 +38,7 @@ type toldKey struct {
 }
 
 func newChecker() checker {
-	return checker{baking: map[ID]time.Duration{}, before: map[toldKey]Value{}}
+	return checker{baking: map[ID]time.Duration{}, before: map[toldKey]Value{}, last: map[ID]time.Time{}}
 }
 
 // ledNow is what the leaders' clock shows.
@@ -68,6 +69,9 @@ func (c *checker) step(f *fleet, step Step) {
 	c.watch(f, true)
 	for _, t := range step.Tells {
 		c.document(f, step, t)
+		if c.decided && f.rollouts[step.Rollout].State == StateRunning {
+			c.last[step.Rollout] = f.now
+		}
 	}
 	for _, r := range step.Records {
 		c.transition(f, step, r)
@@ -147,6 +151,8 @@ func (c *checker) turns(f *fleet, v *view, step Step) {
 		f.fail("%s tells %s and is %s, rolled back %v", v.id, first, v.record.State, f.rolledBack(v.id))
 	case f.aborts[v.id].Sequence > v.record.Acknowledged:
 		f.fail("%s tells %s after abort %d", v.id, first, f.aborts[v.id].Sequence)
+	case v.unclear(f.now) != "":
+		f.fail("%s tells %s at %v without evidence: %+v", v.id, first, f.now, f.clearances[v.id])
 	case v.closed(f.now) != "":
 		f.fail("%s tells %s at %v, which the calendar forbids: %s", v.id, first, f.now, v.closed(f.now))
 	}
@@ -468,6 +474,7 @@ func (c *checker) idle(f *fleet, d Decision) {
 			f.fail("%s has no document", h)
 		}
 	}
+	c.retreats(f)
 	for id, r := range sorted(f.rollouts) {
 		if !f.active(id) {
 			continue
@@ -485,7 +492,8 @@ func (c *checker) idle(f *fleet, d Decision) {
 			continue
 		}
 		p := pass{fleet: f, d: d, v: v, clock: f.clock(v)}
-		switch closed := v.closed(f.now); {
+		closed := cmp.Or(v.unclear(f.now), v.closed(f.now))
+		switch {
 		case r.State == StatePending:
 			if c.mayStart(f, &r) == "" {
 				f.fail("%s may start and doesn't", id)
@@ -498,6 +506,9 @@ func (c *checker) idle(f *fleet, d Decision) {
 			p.ramps()
 		case r.State == StateRunning && v.progress.Running:
 			f.fail("%v runs, and the calendar is closed: %s", v, closed)
+		}
+		if v.guarded() && closed != NoFreshEvidence && r.State == StateRunning {
+			p.wakes(f.clearances[id].Until, "its clearance runs out")
 		}
 	}
 }

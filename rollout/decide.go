@@ -64,7 +64,8 @@ func (d *Decision) wake(at time.Time) {
 }
 
 // Decide says what to do at now. It tells for one rollout at a time; freezes
-// come first, then documents that no rollout gives, then the rollouts by age.
+// come first, and the rollbacks that follow from them, then documents that no
+// rollout gives, then the rollouts by age.
 func Decide(s *Snapshot, now time.Time) Decision {
 	var d Decision
 	for _, c := range s.ordered {
@@ -73,6 +74,9 @@ func Decide(s *Snapshot, now time.Time) Decision {
 		}
 	}
 	if len(d.Steps) > 0 {
+		return d
+	}
+	if d.Steps = s.retreat(now); len(d.Steps) > 0 {
 		return d
 	}
 	if d.Steps = s.expire(now, &d); len(d.Steps) > 0 {
@@ -140,7 +144,7 @@ func (s *Snapshot) elapsed(c *cohort, now time.Time) time.Duration {
 // whose windows are counted would end a window later.
 func (s *Snapshot) reopened(c *cohort, now time.Time) time.Duration {
 	code := c.progress.Hold.Code
-	if c.record.State != StateRunning || c.record.Clock.IsZero() || code != OutsideWindow && code != InBlackout {
+	if c.record.State != StateRunning || c.record.Clock.IsZero() || code != OutsideWindow && code != InBlackout || s.unclear(c, now).Code != "" {
 		return 0
 	}
 	span := s.calendar(c).at(now)
@@ -157,7 +161,7 @@ func (s *Snapshot) moment(now time.Time) time.Duration { return s.Led(now) - s.l
 func (s *Snapshot) progressed(c *cohort, now time.Time, elapsed time.Duration, running bool, hold Reason) Progress {
 	return Progress{
 		Elapsed: elapsed, Led: s.Led(now), Running: running, At: now.UTC(), Hold: hold,
-		CaughtUp: c.progress.CaughtUp, Baking: c.progress.Baking, Held: s.heldFor(c, now),
+		CaughtUp: c.progress.CaughtUp, Last: c.progress.Last, Baking: c.progress.Baking, Held: s.heldFor(c, now),
 		Target: c.target(), Told: c.told + c.had, Confirmed: c.confirmed, Failed: c.failed,
 	}
 }
@@ -352,8 +356,13 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 			return s.prepare(c, now, d)
 		}
 		if hold := s.closed(c, now, d); hold.Code != "" {
-			if clock := s.stand(c, now); s.done(c, now, clock) {
+			clock := s.stand(c, now)
+			switch left, done := s.left(c, now, clock, d); {
+			case hold.Code == NoFreshEvidence:
+			case done:
 				return []Step{s.complete(c, now, clock)} // which tells nobody
+			case left.Code == ObjectiveWindow:
+				hold = left
 			}
 			return s.halt(c, now, hold)
 		}
@@ -372,19 +381,26 @@ func (s *Snapshot) advance(c *cohort, now time.Time, d *Decision) []Step {
 }
 
 // run is the step that lets a rollout leave pending. Without a canary, and if
-// its calendar is open, its ramp's clock starts at once.
+// nothing closes it, its ramp's clock starts at once.
 func (s *Snapshot) run(c *cohort, now time.Time) Step {
 	r := *c.record
 	r.run(now, thetas(r.Salt, c.targets()))
 	cal := s.calendar(c)
-	if r.Spec.Canary == nil && (cal.always() || cal.at(now).why.Code == "") {
+	if r.Spec.Canary == nil && s.unclear(c, now).Code == "" && (cal.always() || cal.at(now).why.Code == "") {
 		return s.startClock(c, r, now, cal)
 	}
 	return s.transition(c, r, now, Reason{}, r.Acknowledged)
 }
 
-// closed is why the calendar lets nobody be told, and wakes when that changes.
+// closed is why the evidence or the calendar lets nobody be told, and wakes when
+// that changes by itself.
 func (s *Snapshot) closed(c *cohort, now time.Time, d *Decision) Reason {
+	if why := s.unclear(c, now); why.Code != "" {
+		return why
+	}
+	if c.guarded() && c.record.State != StateCompleted { // nothing ends with a layer's clearance
+		d.wake(s.clearances[c.id].Until)
+	}
 	cal := s.calendar(c)
 	if cal.always() {
 		return Reason{}
@@ -437,15 +453,19 @@ func (s *Snapshot) halt(c *cohort, now time.Time, hold Reason) []Step {
 	return s.note(c, now, s.stand(c, now), false, hold)
 }
 
-// done says whether nothing is left to do when the ramp's clock shows clock.
-func (s *Snapshot) done(c *cohort, now time.Time, clock time.Duration) bool {
+// left says what the rollout still waits for when the ramp's clock shows clock,
+// once that has run out, and whether that is nothing.
+func (s *Snapshot) left(c *cohort, now time.Time, clock time.Duration, d *Decision) (Reason, bool) {
 	if clock < c.length() || c.inFlight > 0 {
-		return false
+		return Reason{}, false
 	}
 	r := newRound(s, c, now)
 	r.places(clock, clock)
-	_, done := r.ending()
-	return done
+	hold, done := r.ending()
+	if hold.Code == ObjectiveWindow {
+		d.wake(hold.Until)
+	}
+	return hold, done
 }
 
 // stand is what the ramp's clock shows if it stops now: where a place has come

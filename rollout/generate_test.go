@@ -170,6 +170,9 @@ func (w *world) spec(t *rapid.T) Spec {
 	if chance(t, "windowed", 3) {
 		s.Windows = w.windows(t)
 	}
+	if chance(t, "guarded", 4) {
+		s.Guard = guard(t)
+	}
 	if chance(t, "approved", 6) {
 		s.Approvals = rapid.IntRange(1, 2).Draw(t, "approvals")
 	}
@@ -188,7 +191,7 @@ func (w *world) changed(t *rapid.T, id ID) (s Spec, allowed bool) {
 	s = r.Spec
 	allowed = true
 	for range rapid.IntRange(1, 3).Draw(t, "changes") {
-		field := rapid.IntRange(0, 8).Draw(t, "field")
+		field := rapid.IntRange(0, 9).Draw(t, "field")
 		if s.Rollback != "" { // which nobody has any business to hold up
 			field %= 2
 		}
@@ -219,6 +222,11 @@ func (w *world) changed(t *rapid.T, id ID) (s Spec, allowed bool) {
 				s.Ramp.Waves[0].Hold++
 				allowed = allowed && r.Theta == nil
 			}
+		case 9:
+			if s.Guard = nil; r.Spec.Guard == nil {
+				s.Guard = guard(t)
+			}
+			allowed = allowed && r.Theta == nil
 		}
 	}
 	return s, allowed && r.State.Live()

@@ -44,11 +44,13 @@ type fleet struct {
 // bend is a fault that is put between the store and the scheduler, to see
 // whether the checker finds it. Its functions may be nil.
 type bend struct {
-	record   func(*Record) // as the mirror hears it
-	pin      func(*Pin) *Pin
-	blackout func(*Blackout) *Blackout
-	decision func(*Decision)
-	unfenced bool // the broker refuses nothing, and the mirror hears no abort and no stop
+	record    func(*Record) // as the mirror hears it
+	pin       func(*Pin) *Pin
+	blackout  func(*Blackout) *Blackout
+	clearance func(Clearance) Clearance
+	objective func(time.Duration) time.Duration
+	decision  func(*Decision)
+	unfenced  bool // the broker refuses nothing, and the mirror hears no abort and no stop
 }
 
 const fleetSeed = "seed"
@@ -70,7 +72,10 @@ type store struct {
 	behind    bool
 	pins      map[Host]Pin
 	blackouts map[ID]Blackout
-	led       time.Duration
+	// objectives have their windows, and clearances are what the guard says last.
+	objectives map[ID]time.Duration
+	clearances map[ID]Clearance
+	led        time.Duration
 
 	selections map[selection]bool // known answers: see matches
 	keys       map[[2]string]uint64
@@ -107,7 +112,7 @@ func newFleetAt(fail func(string, ...any), now time.Time, renewEvery time.Durati
 		store: store{
 			rollouts: map[ID]Record{}, progress: map[ID]Progress{}, desired: map[Host]Desired{}, marker: map[Host]uint64{}, out: map[Host]bool{}, damaged: map[Host]bool{},
 			variables: map[Name]Variable{}, reports: map[Host]Report{}, presence: map[Host]Presence{}, aborts: map[ID]Abort{},
-			pins: map[Host]Pin{}, blackouts: map[ID]Blackout{}, selections: map[selection]bool{}, keys: map[[2]string]uint64{},
+			pins: map[Host]Pin{}, blackouts: map[ID]Blackout{}, objectives: map[ID]time.Duration{}, selections: map[selection]bool{}, keys: map[[2]string]uint64{},
 		},
 		agents: map[Host]*agent{},
 	}
@@ -176,6 +181,11 @@ func (f *fleet) load(rng *rand.Rand, again bool) []func(*Snapshot) {
 	for name, b := range sorted(f.blackouts) {
 		first = append(first, func(s *Snapshot) { f.putBlackout(s, name, &b) })
 	}
+	for name, window := range sorted(f.objectives) {
+		first = append(first, func(s *Snapshot) { f.putObjective(s, name, window) })
+	}
+	clearances := f.clearances
+	last = append(last, func(s *Snapshot) { f.putClearances(s, clearances) })
 	for h, p := range sorted(f.pins) {
 		hosts = append(hosts, func(s *Snapshot) { f.putPin(s, h, &p) })
 	}
@@ -537,8 +547,10 @@ func (f *fleet) variable(v Variable) {
 }
 
 // abort is put by anybody; late says that the mirror hasn't heard it yet.
-func (f *fleet) abort(id ID, late bool) Abort {
-	a := Abort{Sequence: f.next(), Why: "users see errors", Actor: "ann"}
+func (f *fleet) abort(id ID, late bool) Abort { return f.abortBy("ann", id, late) }
+
+func (f *fleet) abortBy(actor, id ID, late bool) Abort {
+	a := Abort{Sequence: f.next(), Why: "users see errors", Actor: string(actor)}
 	f.aborts[id] = a
 	g := func(s *Snapshot) { s.PutAbort(id, a) }
 	if f.bend.unfenced {

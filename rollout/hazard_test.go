@@ -88,7 +88,7 @@ func TestApprovalIsOfTheDocumentThatWasApproved(t *testing.T) {
 	f.mustStart(s)
 	f.operate(f.snap.Approve("up", "bob", "2 is fine", f.now))
 	s.To = str("3")
-	f.operate(f.snap.Change(s, nil, "eve", f.now))
+	f.operate(f.snap.Change(s, With{}, "eve", f.now))
 	if _, err := f.snap.Approve("up", "eve", "mine", f.now); err == nil {
 		t.Error("whoever changed it approves it")
 	}
@@ -97,7 +97,7 @@ func TestApprovalIsOfTheDocumentThatWasApproved(t *testing.T) {
 		t.Errorf("%d hosts were told what nobody approved", n)
 	}
 	s.Approvals = 0
-	if _, err := f.snap.Change(s, nil, "eve", f.now); err == nil {
+	if _, err := f.snap.Change(s, With{}, "eve", f.now); err == nil {
 		t.Error("the number of approvals is lowered")
 	}
 	f.operate(f.snap.Approve("up", "bob", "3 too", f.now))

@@ -14,6 +14,7 @@ func lab(f *fleet) {
 	for i := range 24 {
 		f.join(Host(fmt.Sprint("h", i+10)), roles[i%3], map[Word]Word{"zone": zones[i/3%3]}, Document{"version": str("1")})
 	}
+	f.objective("healthy", 30*time.Minute)
 	f.latency = func() time.Duration { return 10 * time.Second }
 	f.settle()
 	midnight := f.now.Truncate(24 * time.Hour)
@@ -24,10 +25,13 @@ func lab(f *fleet) {
 	f.mustStart(Spec{
 		Name: "r1", Variable: "version", To: str("2"), Ramp: Ramp{Shape: Exponential, Over: Duration(5 * time.Hour), Percent: 75}, Approvals: 1,
 		Canary: &Canary{PerRole: 1, Bake: Duration(30 * time.Minute)}, Exclude: []Host{"h11", "h12"}, InFlight: InFlight{Max: 10, PerRole: 20},
-		Windows: []Rule{{From: TimeOfDay(9 * time.Hour), To: TimeOfDay(13 * time.Hour)}},
+		Windows: []Rule{{From: TimeOfDay(9 * time.Hour), To: TimeOfDay(13 * time.Hour)}}, Guard: &Guard{Objectives: []ID{"healthy"}},
 	})
-	f.advance(20 * time.Minute)
+	f.advance(19 * time.Minute)
+	f.says("r1", Clearance{Why: "no fresh data"})
 	f.operate(f.snap.Approve("r1", "bob", "looks good", f.now))
+	f.advance(time.Minute)
+	f.clear("r1", 24*time.Hour)
 	f.advance(4 * time.Hour)
 	step, err := f.snap.Rollback("r1", Value{}, Duration(time.Hour), "bob", "bad", fleetSeed, f.now)
 	f.operate(step, err)
@@ -52,8 +56,15 @@ func lab(f *fleet) {
 	f.enact("h20")
 	f.advance(time.Hour)
 	f.want("r2", StateCompleted)
-	f.mustStart(spec("r3", "4", time.Hour))
-	f.advance(20 * time.Minute)
+	s := spec("r3", "4", time.Hour)
+	s.Guard = &Guard{Objectives: []ID{"healthy"}}
+	f.mustStart(s)
+	f.clear("r3", 10*time.Minute)
+	f.advance(9 * time.Minute)
+	f.says("r3", Clearance{Why: "no fresh data"})
+	f.advance(6 * time.Minute)
+	f.clear("r3", 4*time.Hour)
+	f.advance(5 * time.Minute)
 	a := f.abort("r3", false)
 	f.advance(10 * time.Minute)
 	f.operate(f.snap.Resume("r3", "ann", "seen", a.Sequence, f.now))
@@ -114,7 +125,7 @@ func TestTheCheckerSeesFaults(t *testing.T) {
 		}}, "by a blackout true"},
 		{"no pin", bend{pin: func(*Pin) *Pin { return nil }}, "pinned"},
 		{"a pin that ends early", bend{pin: func(p *Pin) *Pin { q := *p; q.Until = q.Until.Add(-time.Hour); return &q }}, "is unpinned at"},
-		{"nobody is excluded", bend{record: onRecord("r1", func(r *Record) { r.Spec.Exclude = nil })}, "for the reason"},
+		{"nobody is excluded", bend{record: onRecord("r1", func(r *Record) { r.Spec.Exclude = nil })}, "for the reason|counted anew"},
 		{"no approvals", bend{record: onRecord("r1", func(r *Record) { r.Spec.Approvals = 0 })}, "in the way: awaiting_approval"},
 		{"no bake", bend{record: onRecord("r1", func(r *Record) { c := *r.Spec.Canary; c.Bake = 0; r.Spec.Canary = &c })}, "canaries have baked for"},
 		{"more canaries", bend{record: onRecord("r1", func(r *Record) { c := *r.Spec.Canary; c.PerRole = 2; r.Spec.Canary = &c })}, "its canaries are"},
@@ -123,11 +134,19 @@ func TestTheCheckerSeesFaults(t *testing.T) {
 		{"a larger wave", bend{record: waves(func(ws []Wave) { ws[0].Percent = 30 })}, "of its ramp"},
 		{"a faster wave", bend{record: waves(func(ws []Wave) { ws[0].Hold /= 2 })}, "runs for"},
 		{"another growth", bend{record: onRecord("r1", func(r *Record) { r.Spec.Ramp.Growth = 3 })}, "next are"},
-		{"a larger percent", bend{record: onRecord("r1", func(r *Record) { r.Spec.Ramp.Percent = 100 })}, "for the reason"},
-		{"more in flight", bend{record: onRecord("r1", func(r *Record) { r.Spec.InFlight.Max = 50 })}, "in flight of"},
+		{"a larger percent", bend{record: onRecord("r1", func(r *Record) { r.Spec.Ramp.Percent = 100 })}, "for the reason|counted anew"},
+		{"more in flight", bend{record: onRecord("r1", func(r *Record) { r.Spec.InFlight.Max = 50 })}, "in flight of|counted anew"},
 		{"more in a role", bend{record: onRecord("r2", func(r *Record) { r.Spec.InFlight.PerRole = 100 })}, "in flight of"},
 		{"no settling", bend{record: onRecord("r2", func(r *Record) { r.Spec.Settle = 0 })}, "next are"},
 		{"another order", bend{record: onRecord("r2", func(r *Record) { r.Salt = "salt" })}, "next are|salt"},
+		{"evidence that is withheld", bend{clearance: func(c Clearance) Clearance {
+			if c.Why != "" {
+				c.Until = epoch.AddDate(1, 0, 0)
+			}
+			return c
+		}}, "without evidence"},
+		{"nothing is watched", bend{record: onRecord("r3", func(r *Record) { r.Spec.Guard = nil })}, "no_fresh_evidence"},
+		{"no window", bend{objective: func(time.Duration) time.Duration { return 0 }}, "completes at"},
 		{"an abort and a stop that nobody hears", bend{unfenced: true}, "after abort|everything is held"},
 		{"no reason", bend{decision: onTell("", func(s *Step) { s.Tells[0].Reason = Reason{} })}, "without a reason"},
 		{"another reason", bend{decision: onTell("", func(s *Step) { s.Tells[0].Reason.Position++ })}, "for the reason"},

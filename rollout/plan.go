@@ -17,8 +17,8 @@ type Planned struct {
 }
 
 // Plan is what will happen to which host when, if nothing but limits and
-// calendars holds the rollout, approvals are given at once, and offline hosts
-// are back in time.
+// calendars holds the rollout, evidence is always fresh, approvals are given at
+// once, and offline hosts are back in time.
 type Plan struct {
 	Starts time.Time     // when the first host may be told
 	Clock  time.Time     // when the ramp's clock starts, or started
@@ -47,6 +47,7 @@ const maxClosures = 1000
 type PlanOptions struct {
 	// Confirm is how long a host takes from being told to confirming.
 	Confirm time.Duration
+	With    With
 }
 
 // Plan lists what a rollout that has been created has still to do.
@@ -67,7 +68,7 @@ func (s *Snapshot) Plan(id ID, o PlanOptions, now time.Time) (Plan, error) {
 // PlanSpec lists what a document would do if it were created now. The seed is
 // the fleet's, so that the plan is the one that the rollout will follow.
 func (s *Snapshot) PlanSpec(spec Spec, seed string, o PlanOptions, now time.Time) (Plan, error) {
-	if err := s.Check(spec); err != nil {
+	if err := s.check(spec, o.With); err != nil {
 		return Plan{}, err
 	}
 	return s.planRecord(&Record{Spec: spec, State: StatePending, Created: s.created(now), Salt: Salt(seed, spec.Name)}, Progress{CaughtUp: -1}, o, now)
@@ -80,7 +81,7 @@ func (s *Snapshot) PlanChanged(spec Spec, o PlanOptions, now time.Time) (Plan, e
 	if err != nil {
 		return Plan{}, err
 	}
-	r, p, err := s.changed(c, spec, nil, now)
+	r, p, err := s.changed(c, spec, o.With, now)
 	if err != nil {
 		return Plan{}, err
 	}

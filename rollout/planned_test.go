@@ -16,6 +16,8 @@ func TestPlannedIsTold(t *testing.T) {
 		for _, name := range names {
 			w.variable(Variable{Name: name, Type: String})
 		}
+		w.watch()
+		w.clear("r1", 1e6*time.Hour)
 		for range rapid.IntRange(1, 4).Draw(t, "batches of hosts") {
 			w.Join(t)
 		}
@@ -55,10 +57,11 @@ func TestPlannedIsTold(t *testing.T) {
 			if plan, err = w.snap.PlanChanged(changed, PlanOptions{}, w.now); err != nil {
 				t.Fatal(err)
 			}
-			step, err := w.snap.Change(changed, nil, "ann", w.now)
+			step, err := w.snap.Change(changed, With{}, "ann", w.now)
 			w.asks(t, "change", step, err)
 		}
-		w.follow(plan.Ends.Add(time.Second))
+		// What it is watched for afterwards is no part of the plan.
+		w.follow(plan.Ends.Add(time.Second + w.look(spec.Name).window()))
 		if r := w.rollouts[spec.Name]; r.State != StateCompleted {
 			t.Fatalf("it is %s at %v (%+v), its clock started at %v; planned were %v and %v", r.State, w.now, w.progress[spec.Name], r.Clock, plan.Ends, plan.Clock)
 		}

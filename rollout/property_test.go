@@ -239,7 +239,7 @@ func (w *world) Steer(t *rapid.T) {
 		w.asks(t, verb, step, err)
 	case "change":
 		spec, allowed := w.changed(t, id)
-		step, err := w.snap.Change(spec, nil, "ann", w.now)
+		step, err := w.snap.Change(spec, With{}, "ann", w.now)
 		if allowed != (err == nil) {
 			t.Fatalf("%s, %s: the change to %+v is allowed %v: %v", id, r.State, spec, allowed, err)
 		}
@@ -264,7 +264,7 @@ func (w *world) Steer(t *rapid.T) {
 
 func (w *world) Abort(t *rapid.T) {
 	if id, ok := w.live(t); ok && rapid.IntRange(0, 2).Draw(t, "aborted") == 0 {
-		w.abort(id, rapid.Bool().Draw(t, "late"))
+		w.abortBy(oneOf(t, "by", "ann", SloGuard), id, rapid.Bool().Draw(t, "late"))
 	}
 }
 
@@ -348,13 +348,14 @@ func live(t *rapid.T, steps *atomic.Int64) {
 	w.variable(Variable{Name: "version", Type: String, Initial: w.values[0], Value: w.values[0]})
 	w.variable(Variable{Name: "colour", Type: String, Initial: w.values[1], Value: w.values[1]})
 	w.variable(Variable{Name: "size", Type: String})
+	w.watch()
 	for range rapid.IntRange(1, 4).Draw(t, "batches of hosts") {
 		w.Join(t)
 	}
 	actions := map[string]func(*rapid.T){
 		"join": w.Join, "presence": w.Presence, "night": w.Night, "role": w.Role, "break": w.Break, "drift": w.Drift, "decommission": w.Decommission,
 		"damage": w.Damage, "pin": w.Pin, "blackout": w.Blackout, "start": w.Start, "start again": w.Start, "operate": w.Operate, "steer": w.Steer, "steer more": w.Steer,
-		"abort": w.Abort, "stop": w.Stop, "behind": w.Behind, "refuse": w.Refuse,
+		"guard": w.Guard, "guard again": w.Guard, "objective": w.Objective, "abort": w.Abort, "stop": w.Stop, "behind": w.Behind, "refuse": w.Refuse,
 		"advance": w.Advance, "advance more": w.Advance, "and more": w.Advance, "stall": w.Stall, "outage": w.Outage, "again": w.Again,
 	}
 	for name, action := range actions {
@@ -385,6 +386,7 @@ func (w *world) calm(t *rapid.T) {
 			w.pin(h, nil)
 		}
 	}
+	w.clearAll(1000 * time.Hour)
 	w.latency = func() time.Duration { return time.Second }
 	for h := range sorted(w.reports) {
 		w.agents[h].broken = false

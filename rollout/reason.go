@@ -53,6 +53,8 @@ const (
 	OutsideWindow     Code = "outside_window"
 	InBlackout        Code = "blackout"
 	CanaryBake        Code = "canary_bake"
+	NoFreshEvidence   Code = "no_fresh_evidence"
+	ObjectiveWindow   Code = "objective_window"
 	AwaitingApproval  Code = "awaiting_approval"
 	Pinned            Code = "pinned"
 	RolledBack        Code = "rolled_back"
@@ -126,6 +128,10 @@ func (r Reason) String() string {
 		return withDetail(r.until(fmt.Sprintf("in the blackout %s", r.Blackout)), r.Detail)
 	case CanaryBake:
 		return withDetail(r.until("the canary bakes"), r.Detail)
+	case NoFreshEvidence:
+		return withDetail("no fresh evidence", r.Detail)
+	case ObjectiveWindow:
+		return r.until("all is told and confirmed; its objectives are watched")
 	case AwaitingApproval:
 		return withDetail("waits for an approval", r.Detail)
 	case ByCanary:

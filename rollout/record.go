@@ -86,6 +86,9 @@ type Progress struct {
 	// CaughtUp is what the ramp's clock showed when an overdue host was last
 	// told; the next may be told one gap later. Negative: never yet.
 	CaughtUp time.Duration `json:"caughtUp"`
+	// Last is when the ramp last told a host; zero: never yet. A layer's tells
+	// don't count.
+	Last time.Time `json:"last,omitzero"`
 	// Baking is what the leaders' clock showed when the last canary confirmed;
 	// 0: they haven't all.
 	Baking time.Duration `json:"baking,omitempty"`

@@ -40,7 +40,7 @@ type round struct {
 	chosen  []choice
 	inRole  map[*role]int  // chosen
 	inGroup map[*group]int // chosen
-	wake    time.Time      // when a settling host is ready
+	wake    time.Time      // when what only time holds up is over
 }
 
 func newRound(s *Snapshot, c *cohort, now time.Time) *round {
@@ -192,7 +192,8 @@ func (r *round) places(before, clock time.Duration) (onTime []slot, overdue int,
 	return onTime, overdue, next
 }
 
-// settles notes when a host that only time keeps from being told is ready.
+// settles notes when what only time holds up is over: a host settles, or the
+// rollout is watched.
 func (r *round) settles(at time.Time) {
 	if !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
 		r.wake = at
@@ -273,8 +274,8 @@ func (r *round) oldest() *group {
 }
 
 // ending says, once the ramp's clock has run out, what the rollout still waits
-// for, and whether that is nothing: every online target is told, and everyone
-// told has confirmed.
+// for, and whether that is nothing: every online target is told, everyone told
+// has confirmed, and the objectives' windows have passed.
 func (r *round) ending() (Reason, bool) {
 	for _, g := range r.c.groups {
 		for _, m := range g.due {
@@ -304,6 +305,10 @@ func (r *round) ending() (Reason, bool) {
 	if r.c.inFlight > 0 {
 		return r.c.unconfirmed(), false
 	}
+	if until := r.s.watchedUntil(r.c); until.After(r.now) {
+		r.settles(until)
+		return Reason{Code: ObjectiveWindow, Until: until}, false
+	}
 	return Reason{}, true
 }
 
@@ -326,6 +331,9 @@ func (r *round) steps(clock, caughtUp time.Duration, running bool, hold Reason) 
 		told += n
 		p := r.s.progressed(c, r.now, clock, running, hold)
 		p.Told, p.Baking = told, 0
+		if c.record.State != StateCompleted {
+			p.Last = r.now.UTC()
+		}
 		if last {
 			p.CaughtUp = caughtUp
 		} else if p.Elapsed = chosen[n-1].at; !c.record.Clock.IsZero() {

@@ -42,12 +42,16 @@ type Snapshot struct {
 	blackouts map[ID]*Blackout
 	fleetwide []*Blackout   // those without a where, by name
 	scopes    map[ID]*scope // those with one
-	waiting   []*host       // that may need a document that no rollout gives them
-	away      int           // hosts that aren't online
-	behind    bool          // the audit log
-	led       time.Duration
-	ledAt     time.Time
-	charge    time.Duration
+	// objectives are the windows of those that there are, and clearances what the
+	// guard says of rollouts.
+	objectives map[ID]time.Duration
+	clearances map[ID]Clearance
+	waiting    []*host // that may need a document that no rollout gives them
+	away       int     // hosts that aren't online
+	behind     bool    // the audit log
+	led        time.Duration
+	ledAt      time.Time
+	charge     time.Duration
 }
 
 // host is what is known of one machine.
@@ -70,14 +74,15 @@ type host struct {
 // charge between two renewals.
 func NewSnapshot(charge time.Duration) *Snapshot {
 	return &Snapshot{
-		hosts:     make(map[Host]*host),
-		variables: make(map[Name]*Variable),
-		cohorts:   make(map[ID]*cohort),
-		aborts:    make(map[ID]Abort),
-		pins:      make(map[Host]*Pin),
-		blackouts: make(map[ID]*Blackout),
-		scopes:    make(map[ID]*scope),
-		charge:    charge,
+		hosts:      make(map[Host]*host),
+		variables:  make(map[Name]*Variable),
+		cohorts:    make(map[ID]*cohort),
+		aborts:     make(map[ID]Abort),
+		pins:       make(map[Host]*Pin),
+		blackouts:  make(map[ID]*Blackout),
+		scopes:     make(map[ID]*scope),
+		objectives: make(map[ID]time.Duration),
+		charge:     charge,
 	}
 }
 

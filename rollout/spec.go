@@ -165,6 +165,9 @@ func (s *Spec) Validate() error {
 		add("approvals", "%d is out of range: want 0 to %d", s.Approvals, maxApprovals)
 	}
 	validateRules("windows", s.Windows, add)
+	if s.Guard != nil {
+		s.Guard.validate(add)
+	}
 	if s.Canary != nil {
 		s.Canary.validate(add)
 	}

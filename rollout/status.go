@@ -33,6 +33,7 @@ type Status struct {
 	Rollback        ID
 	ApprovalsNeeded int
 	Ends            time.Time // if nothing holds it from now on; zero where it is held or has ended
+	Last            time.Time // when its ramp last told a host
 	Next            time.Time // when the next host is due
 	Roles           []RoleStatus
 }
@@ -74,7 +75,7 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 	st := Status{
 		ID: id, Record: r, Elapsed: p.Elapsed,
 		Target: p.Target, Told: p.Told, Confirmed: p.Confirmed, Failed: p.Failed, Planned: p.Told,
-		Reason: s.why(c, now), Length: c.length(), Started: r.Clock, PlannedEnd: r.Planned, Held: p.Held,
+		Reason: s.why(c, now), Last: p.Last, Length: c.length(), Started: r.Clock, PlannedEnd: r.Planned, Held: p.Held,
 	}
 	if o := s.rolledBack(c); o != nil {
 		st.Rollback = o.id
@@ -103,6 +104,9 @@ func (s *Snapshot) Status(id ID, now time.Time) (Status, error) {
 	moves := p.Running || s.timed(c)
 	if !st.Layer && (moves || r.State == StatePending && r.Spec.After == "" && r.Needed() == 0) {
 		st.Ends = f.ends()
+	}
+	if st.Reason.Code == ObjectiveWindow {
+		st.Ends = st.Reason.Until
 	}
 	st.Roles = s.roles(f)
 	for _, r := range st.Roles {
@@ -142,6 +146,12 @@ func (s *Snapshot) why(c *cohort, now time.Time) Reason {
 			return r
 		}
 		switch c.progress.Hold.Code { // with today's numbers
+		case NoFreshEvidence:
+			if r := s.unclear(c, now); r.Code != "" {
+				return r
+			}
+		case ObjectiveWindow:
+			return Reason{Code: ObjectiveWindow, Until: s.watchedUntil(c)}
 		case InFlightLimit:
 			return Reason{Code: InFlightLimit, InFlight: c.inFlight, Limit: c.limit()}
 		case Unconfirmed:
@@ -402,8 +412,13 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 			e.Blocked = append(e.Blocked, r)
 		}
 	}
-	why := s.why(c, now)
+	why, moves := s.why(c, now), c.progress.Running || s.timed(c)
 	block(why)
+	if c.record.State == StateCompleted { // of a layer no reason is shown
+		unclear := s.unclear(c, now)
+		block(unclear)
+		moves = moves && unclear.Code == ""
+	}
 	switch h.presence {
 	case Offline:
 		block(Reason{Code: HostOffline})
@@ -437,7 +452,7 @@ func (s *Snapshot) explain(h *host, c *cohort, now time.Time, e *Explanation) {
 	if settled := h.lastTold(now).Add(time.Duration(c.record.Spec.Settle)); settled.After(now) {
 		block(Reason{Code: HostSettling, Until: settled.UTC()})
 	}
-	if c.progress.Running || s.timed(c) || c.record.State == StatePending && why.Code != WaitingForRollout && why.Code != AwaitingApproval {
+	if moves || c.record.State == StatePending && why.Code != WaitingForRollout && why.Code != AwaitingApproval {
 		e.Due = due
 		if why, deferred := h.deferred(now); deferred && !c.rollback() && due.Before(cmp.Or(why.Until, forever)) {
 			e.Due = why.Until

@@ -157,7 +157,12 @@ func (s *Snapshot) Rollback(id ID, to Value, over Duration, by ID, why, seed str
 		over = Duration(max(time.Second, min(s.elapsed(c, now), c.length())/10))
 	}
 	spec := Spec{Name: s.rollbackName(id), Variable: c.record.Spec.Variable, To: to, Rollback: id, Ramp: Ramp{Over: over}, InFlight: c.record.Spec.InFlight}
-	if err := s.check(spec, v, nil); err != nil {
+	// The objectives that there still are judge it too; a breach freezes it.
+	known := func(o ID) bool { _, ok := s.objectives[o]; return ok }
+	if judges := slices.DeleteFunc(slices.Clone(c.record.Spec.objectives()), func(o ID) bool { return !known(o) }); len(judges) > 0 {
+		spec.Guard = &Guard{Objectives: judges}
+	}
+	if err := s.check(spec, With{}); err != nil {
 		return Step{}, err
 	}
 	r := Record{Spec: spec, Author: by, Created: s.created(now), Salt: Salt(seed, spec.Name), From: v.Value}
@@ -234,14 +239,13 @@ func (s *Snapshot) rolledBack(c *cohort) *cohort {
 // Change makes the step that gives a rollout another document. One that hasn't
 // started may change all but its name and variable; a later one its percent,
 // duration, limits, settling, windows and exclusions. Told hosts stay told, and
-// the ramp goes on at the share that it has reached. The variable is as it will
-// be by then; nil looks it up.
-func (s *Snapshot) Change(spec Spec, v *Variable, by ID, now time.Time) (Step, error) {
+// the ramp goes on at the share that it has reached.
+func (s *Snapshot) Change(spec Spec, with With, by ID, now time.Time) (Step, error) {
 	c, err := s.find(spec.Name)
 	if err != nil {
 		return Step{}, err
 	}
-	r, p, err := s.changed(c, spec, v, now)
+	r, p, err := s.changed(c, spec, with, now)
 	if err != nil {
 		return Step{}, err
 	}
@@ -253,11 +257,8 @@ func (s *Snapshot) Change(spec Spec, v *Variable, by ID, now time.Time) (Step, e
 }
 
 // changed is the record and the progress that a change would leave.
-func (s *Snapshot) changed(c *cohort, spec Spec, v *Variable, now time.Time) (*Record, Progress, error) {
-	if v == nil {
-		v = s.variables[spec.Variable]
-	}
-	if err := s.check(spec, v, nil); err != nil {
+func (s *Snapshot) changed(c *cohort, spec Spec, with With, now time.Time) (*Record, Progress, error) {
+	if err := s.check(spec, with); err != nil {
 		return nil, Progress{}, err
 	}
 	old := &c.record.Spec

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,7 +51,7 @@ func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Ste
 	if spec.Rollback != "" {
 		return Step{}, field.Errorf("rollback", "isn't for documents: tsunamictl rollout rollback %s", spec.Rollback)
 	}
-	if err := s.Admit(spec, s.variables[spec.Variable], nil); err != nil {
+	if err := s.Admit(spec, With{}); err != nil {
 		return Step{}, err
 	}
 	step := Step{Rollout: spec.Name, Progress: &Progress{Led: s.Led(now), At: now.UTC(), CaughtUp: -1}}
@@ -68,10 +69,17 @@ func (s *Snapshot) Create(spec Spec, author ID, seed string, now time.Time) (Ste
 	return step, nil
 }
 
-// Admit says whether the rollout could be created, with the variable as it will
-// be by then, and with those rollouts there that are created before.
-func (s *Snapshot) Admit(spec Spec, v *Variable, before []ID) error {
-	if err := s.check(spec, v, before); err != nil {
+// With is what is written before a rollout's document, by the same request: it
+// may name that.
+type With struct {
+	Variable   *Variable // the rollout's, as it will be; nil: as it is
+	Rollouts   []ID
+	Objectives []ID
+}
+
+// Admit says whether the rollout could be created.
+func (s *Snapshot) Admit(spec Spec, with With) error {
+	if err := s.check(spec, with); err != nil {
 		return err
 	}
 	if s.cohorts[spec.Name] != nil {
@@ -107,22 +115,25 @@ func (s *Snapshot) created(now time.Time) time.Time {
 }
 
 // Check says whether the document is right in itself and for its variable.
-func (s *Snapshot) Check(spec Spec) error {
-	return s.check(spec, s.variables[spec.Variable], nil)
-}
+func (s *Snapshot) Check(spec Spec) error { return s.check(spec, With{}) }
 
-func (s *Snapshot) check(spec Spec, v *Variable, before []ID) error {
+func (s *Snapshot) check(spec Spec, with With) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	if err := spec.Fits(v); err != nil {
+	if err := spec.Fits(cmp.Or(with.Variable, s.variables[spec.Variable])); err != nil {
 		return err
 	}
 	if spec.Rollback != "" && s.cohorts[spec.Rollback] == nil {
 		return field.Errorf("rollback", "there is no rollout %s", spec.Rollback)
 	}
-	if spec.After != "" && s.cohorts[spec.After] == nil && !slices.Contains(before, spec.After) {
+	if spec.After != "" && s.cohorts[spec.After] == nil && !slices.Contains(with.Rollouts, spec.After) {
 		return field.Errorf("after", "there is no rollout %s", spec.After)
+	}
+	for i, name := range spec.objectives() {
+		if _, ok := s.objectives[name]; !ok && !slices.Contains(with.Objectives, name) {
+			return field.Errorf(fmt.Sprintf("guard.objectives[%d]", i), "there is no objective %s: apply its document first", name)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"time"
@@ -8,7 +9,7 @@ import (
 
 // moves are the transitions, by who makes them: the scheduler, or an operator.
 var moves = map[State]map[State]struct{ scheduler, operator bool }{
-	"": {StatePending: {operator: true}},
+	"": {StatePending: {scheduler: true, operator: true}}, // the scheduler's are rollbacks
 	StatePending: {
 		StatePending: {operator: true}, StateRunning: {scheduler: true}, StatePaused: {operator: true}, // by a rollback
 		StateFrozen: {scheduler: true}, StateCancelled: {operator: true}, StateSuperseded: {operator: true},
@@ -66,6 +67,9 @@ func (c *checker) transition(f *fleet, step Step, change RecordChange) {
 		f.fail("%s becomes %s by nobody, or without a why: %+v", change.ID, r.State, r)
 	}
 	if old.State == "" {
+		if c.decided {
+			c.retreat(f, &r)
+		}
 		if r.Spec.Rollback == "" && r.From != f.variables[r.Spec.Variable].Value || r.Clock != (time.Time{}) || len(r.Approvals) > 0 {
 			f.fail("%s is created as %+v", change.ID, r)
 		}
@@ -152,8 +156,8 @@ func (c *checker) start(f *fleet, id ID, r *Record) {
 // startClock judges the start of a ramp's clock.
 func (c *checker) startClock(f *fleet, id ID, r *Record) {
 	v := f.look(id)
-	if f.held() && len(f.inflight) == 0 || v.closed(f.now) != "" || r.Clock.After(f.now) {
-		f.fail("the clock of %s starts at %v, and it is %v: %s", id, r.Clock, f.now, v.closed(f.now))
+	if f.held() && len(f.inflight) == 0 || cmp.Or(v.unclear(f.now), v.closed(f.now)) != "" || r.Clock.After(f.now) {
+		f.fail("the clock of %s starts at %v, and it is %v: %s", id, r.Clock, f.now, cmp.Or(v.unclear(f.now), v.closed(f.now)))
 	}
 	// A scheduler that is late for an opening, or for the start, makes up for what
 	// it may be charged.
@@ -192,6 +196,9 @@ func (c *checker) complete(f *fleet, step Step, id ID) {
 				f.fail("%v completes and %s of %s, which is online, was not told", v, h, key)
 			}
 		}
+	}
+	if last, ok := c.last[id]; v.unclear(f.now) != "" || ok && v.guarded() && f.now.Before(last.Add(v.window())) {
+		f.fail("%v completes at %v; it was last told at %v, and its clearance is %+v", v, f.now, last, f.clearances[id])
 	}
 	if e := step.Progress.Elapsed; e < v.length() {
 		f.fail("%v completes when its clock shows %v", v, e)
