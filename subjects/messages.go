@@ -280,7 +280,7 @@ type Clearance struct {
 }
 
 // SloGuard is the actor of the guard's aborts.
-const SloGuard rollout.ID = "sloguard"
+const SloGuard = rollout.SloGuard
 
 // HealthKind says what a health event is about.
 type HealthKind string
