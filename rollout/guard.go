@@ -92,6 +92,15 @@ func (s *Snapshot) Watched(objective ID) []ID {
 	return out
 }
 
+// Unclear is why the evidence doesn't let a rollout tell anybody; zero where it
+// does, or where nobody waits for it.
+func (s *Snapshot) Unclear(id ID, now time.Time) Reason {
+	if c := s.cohorts[id]; c != nil {
+		return s.unclear(c, now)
+	}
+	return Reason{}
+}
+
 // guarded says whether the rollout waits for evidence. Nobody waits for a
 // rollback's.
 func (c *cohort) guarded() bool { return c.record.Spec.Guard != nil && !c.rollback() }
