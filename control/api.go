@@ -45,7 +45,7 @@ const (
 type Empty struct{}
 
 // ApplyRequest asks for documents to be made true, whatever order they stand
-// in: variables come first, then blackouts, pins, and rollouts. All of them are
+// in: variables and objectives come first, then blackouts, pins, and rollouts. All of them are
 // checked before the first is written; a fault in one refuses all.
 type ApplyRequest struct {
 	Documents []Document `json:"documents"`
@@ -102,8 +102,9 @@ type GetResponse struct {
 	Documents []Document `json:"documents"`
 }
 
-// DeleteRequest asks for the end of a variable, a blackout or a pin (by its
-// host). A variable that hosts carry is refused.
+// DeleteRequest asks for the end of a variable, an objective, a blackout or a pin
+// (by its host). A variable that hosts carry is refused, and so is an objective
+// that a rollout names which may still tell hosts.
 type DeleteRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
@@ -190,7 +191,8 @@ type RolloutView struct {
 	Fraction   float64      `json:"fraction"` // told of target, 0 to 1
 	Planned    int          `json:"planned"`  // hosts that the straight line has told by now, by the ramp's clock
 	// Ends is when the ramp's clock comes to its end if nothing holds it from
-	// now on; absent where something holds it or it has ended.
+	// now on, or, where only its objectives are watched, when that ends; absent
+	// where something holds it or it has ended.
 	Ends    time.Time        `json:"ends,omitzero"`
 	Elapsed rollout.Duration `json:"elapsed"` // of the ramp's clock
 	Over    rollout.Duration `json:"over"`
@@ -399,7 +401,8 @@ type BlackoutView struct {
 // ObjectiveView is an objective and where it is in use.
 type ObjectiveView struct {
 	slo.Objective
-	// Rollouts are the live ones that name it.
+	// Rollouts are those that name it and may still tell hosts: live ones and
+	// layers.
 	Rollouts []rollout.ID `json:"rollouts,omitempty"`
 }
 

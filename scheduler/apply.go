@@ -24,6 +24,12 @@ type application struct {
 	now       time.Time
 	variables map[rollout.Name]*rollout.Variable // of this request, as they will be
 	starting  map[rollout.Name]rollout.ID        // rollouts of this request that are created
+	named     []rollout.ID                       // objectives of this request
+}
+
+// with is what a rollout's document of this request may name.
+func (a *application) with(spec rollout.Spec) rollout.With {
+	return rollout.With{Variable: a.variables[spec.Variable], Rollouts: slices.Collect(maps.Values(a.starting)), Objectives: a.named}
 }
 
 // applyDocuments makes documents true. All are checked before the first is
@@ -73,11 +79,11 @@ const (
 )
 
 // order gives the documents' indices in the order in which they are written:
-// variables, which others name, then blackouts and pins, which hold, then
-// rollouts, each after the one that it waits for.
+// variables and objectives, which others name, then blackouts and pins, which
+// hold, then rollouts, each after the one that it waits for.
 func order(documents []control.Document) []int {
 	var out, rollouts []int
-	for _, kind := range []string{control.KindVariable, control.KindBlackout, control.KindPin, ""} {
+	for _, kind := range []string{control.KindVariable, control.KindObjective, control.KindBlackout, control.KindPin, ""} {
 		for i, d := range documents {
 			if d.Kind() == kind {
 				out = append(out, i)
@@ -104,6 +110,8 @@ func (a *application) plan(d control.Document, result *control.ApplyResult) (wri
 	switch {
 	case d.Variable != nil:
 		return a.variable(*d.Variable, result)
+	case d.Objective != nil:
+		return a.objective(*d.Objective, result)
 	case d.Blackout != nil:
 		return a.blackout(*d.Blackout, result)
 	case d.Pin != nil:
@@ -289,17 +297,21 @@ func (a *application) rollout(spec rollout.Spec, result *control.ApplyResult) (w
 	if result.Changes, err = difference(st.Record.Spec, spec); err != nil {
 		return nil, err
 	}
-	v := a.variables[spec.Variable]
-	if _, err := s.snap.Change(spec, v, a.by, a.now); err != nil {
+	with := a.with(spec)
+	if _, err := s.snap.Change(spec, with, a.by, a.now); err != nil {
 		return nil, err
 	}
-	result.Plan = change(s.snap.PlanChanged(spec, rollout.PlanOptions{}, a.now))
-	if before, err := s.snap.Plan(spec.Name, rollout.PlanOptions{}, a.now); err == nil && result.Plan != nil {
+	p, err := s.snap.PlanChanged(spec, rollout.PlanOptions{With: with}, a.now)
+	if err != nil {
+		return nil, err
+	}
+	result.Plan = change(p)
+	if before, err := s.snap.Plan(spec.Name, rollout.PlanOptions{}, a.now); err == nil {
 		result.Plan.EndsBefore, result.Plan.TargetBefore = before.Ends, before.Target
 	}
 	return func(ctx context.Context) error {
 		now := time.Now()
-		step, err := s.snap.Change(spec, v, a.by, now)
+		step, err := s.snap.Change(spec, with, a.by, now)
 		if err != nil {
 			return err
 		}
@@ -313,11 +325,8 @@ func (a *application) creation(spec rollout.Spec, result *control.ApplyResult) (
 	if other, ok := a.starting[spec.Variable]; ok {
 		return nil, control.Errorf(control.Refused, "%s of these documents moves %s too: one live rollout a variable", other, spec.Variable)
 	}
-	v := a.variables[spec.Variable]
-	if v == nil {
-		v, _ = s.snap.Variable(spec.Variable) // nil where there is none
-	}
-	err := s.snap.Admit(spec, v, slices.Collect(maps.Values(a.starting)))
+	with := a.with(spec)
+	err := s.snap.Admit(spec, with)
 	if err != nil {
 		return nil, err
 	}
@@ -325,16 +334,16 @@ func (a *application) creation(spec rollout.Spec, result *control.ApplyResult) (
 	if result.Changes, err = difference(nil, spec); err != nil {
 		return nil, err
 	}
-	result.Plan = change(s.snap.PlanSpec(spec, s.leader.Seed, rollout.PlanOptions{}, a.now))
+	p, err := s.snap.PlanSpec(spec, s.leader.Seed, rollout.PlanOptions{With: with}, a.now)
+	if err != nil {
+		return nil, err
+	}
+	result.Plan = change(p)
 	return func(ctx context.Context) error { return s.create(ctx, spec, a.by, time.Now()) }, nil
 }
 
-// change is a plan in short; nil where it couldn't be made, since it needs what
-// another document of the request is about to create.
-func change(p rollout.Plan, err error) *control.PlanChange {
-	if err != nil {
-		return nil
-	}
+// change is a plan in short.
+func change(p rollout.Plan) *control.PlanChange {
 	return &control.PlanChange{Ends: p.Ends, Target: p.Target, Told: p.Told}
 }
 

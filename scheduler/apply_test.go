@@ -75,7 +75,14 @@ func TestApplyIsDeclarative(t *testing.T) {
 	if n := r.changes(); n != before {
 		t.Errorf("the dry run wrote %d records", n-before)
 	}
-	if done := r.apply(false, docs...); !reflect.DeepEqual(done, dry) {
+	done := r.apply(false, docs...)
+	for _, results := range [][]control.ApplyResult{dry, done} {
+		if p := results[0].Plan; p == nil || p.Target != 3 || p.Ends.IsZero() {
+			t.Errorf("the plan of a rollout whose variable is created with it: %+v", p)
+		}
+		results[0].Plan = nil // it counts from now
+	}
+	if !reflect.DeepEqual(done, dry) {
 		t.Errorf("the dry run said %+v, done was %+v", dry, done)
 	}
 	written := r.changes()

@@ -37,6 +37,10 @@ func (s *scheduler) get(q control.GetRequest) (any, error) {
 				add(control.Document{Rollout: &st.Record.Spec})
 			}
 		}
+	case strings.EqualFold(q.Kind, control.KindObjective):
+		for _, o := range s.sortedObjectives() {
+			add(control.Document{Objective: o})
+		}
 	case strings.EqualFold(q.Kind, control.KindBlackout):
 		for _, b := range s.snap.Blackouts() {
 			add(control.Document{Blackout: b})
@@ -71,6 +75,11 @@ func (s *scheduler) deleteDocument(ctx context.Context, q control.DeleteRequest,
 			return nil, err
 		}
 		layers = s.snap.Retire(name, by, now)
+	case strings.EqualFold(q.Kind, control.KindObjective):
+		kind, key = control.KindObjective, subjects.KindObjective
+		if err := s.unnamed(rollout.ID(q.Name)); err != nil {
+			return nil, err
+		}
 	case strings.EqualFold(q.Kind, control.KindBlackout):
 		kind, key = control.KindBlackout, subjects.KindBlackout
 		if s.blackout(rollout.ID(q.Name)) == nil {

@@ -28,7 +28,7 @@ func (s *scheduler) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rank := map[subjects.Kind]int{subjects.KindVariable: 1, subjects.KindBlackout: 1, subjects.KindPin: 1, subjects.KindRollout: 2, subjects.KindProgress: 3}
+	rank := map[subjects.Kind]int{subjects.KindVariable: 1, subjects.KindObjective: 1, subjects.KindBlackout: 1, subjects.KindPin: 1, subjects.KindRollout: 2, subjects.KindProgress: 3}
 	slices.SortStableFunc(stored, func(a, b bus.Msg) int {
 		ka, _, _ := subjects.ParseKey(a.Subject)
 		kb, _, _ := subjects.ParseKey(b.Subject)
@@ -50,6 +50,7 @@ func (s *scheduler) load(ctx context.Context) error {
 		s.report(m)
 	}
 	s.leaderAt, s.loaded = time.Now(), true
+	s.guard.heard = s.leaderAt
 	s.log.Info("loaded", "sequence", s.consumed, "records", len(stored), "hosts", len(reports))
 	return nil
 }
@@ -95,6 +96,8 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		err = s.applyProgress(ctx, rollout.ID(name), m)
 	case subjects.KindVariable:
 		err = s.applyVariable(ctx, name, m)
+	case subjects.KindObjective:
+		err = s.applyObjective(ctx, name, m)
 	case subjects.KindBlackout:
 		err = s.applyBlackout(ctx, name, m)
 	case subjects.KindPin:
@@ -104,6 +107,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		if id, err = rollout.ParseID("rollout", name); err == nil {
 			a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
 			s.snap.PutAbort(id, abort(a, m))
+			s.judged(id, a)
 			s.log.Log(ctx, s.news(), "abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
 	case subjects.KindStop:
@@ -116,6 +120,8 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		}
 	case subjects.KindLeader:
 		err = s.applyLeader(ctx, m)
+	case subjects.KindGuard:
+		err = s.applyGuard(m)
 	}
 	key := kind.Key(name)
 	if err != nil {

@@ -107,7 +107,7 @@ func (s *scheduler) unpinHost(ctx context.Context, q control.PinRequest, by roll
 	return view, err
 }
 
-func list(names []rollout.Name) string {
+func list[T ~string](names []T) string {
 	words := make([]string, len(names))
 	for i, n := range names {
 		words[i] = string(n)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 // mostPlanned bounds the hosts of one plan that is sent.
@@ -21,7 +22,13 @@ func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) 
 		if err != nil {
 			return nil, err
 		}
-		return planView(q, q.ID, p), nil
+		st, err := s.snap.Status(q.ID, now)
+		if err != nil {
+			return nil, err
+		}
+		v := planView(q, q.ID, p)
+		v.Power, err = s.power(&st.Record.Spec, p)
+		return v, err
 	}
 	spec := *q.Rollout
 	if err := notRollback(spec); err != nil {
@@ -45,8 +52,7 @@ func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) 
 		}
 	} else {
 		p, err = s.snap.PlanSpec(spec, s.leader.Seed, o, now)
-		v, _ := s.snap.Variable(spec.Variable) // nil where there is none
-		if no := s.snap.Admit(spec, v, nil); no != nil {
+		if no := s.snap.Admit(spec, rollout.With{}); no != nil {
 			refused = no.Error()
 		}
 	}
@@ -55,7 +61,52 @@ func (s *scheduler) planView(q control.PlanRequest, now time.Time) (any, error) 
 	}
 	v := planView(q, spec.Name, p)
 	v.Refused = refused
-	return v, nil
+	v.Power, err = s.power(&spec, p)
+	return v, err
+}
+
+// power says what the guard would see of a plan; nil of a rollout that names no
+// objectives. Of one under way it is of what is left of it: hosts that had their
+// turn are no longer compared with.
+func (s *scheduler) power(spec *rollout.Spec, p rollout.Plan) ([]slo.Power, error) {
+	if spec.Guard == nil || spec.Rollback != "" {
+		return nil, nil
+	}
+	selection, err := spec.Selection()
+	if err != nil {
+		return nil, err
+	}
+	strata, index, of := []int{}, map[string]int{}, map[rollout.Host]int{}
+	for _, name := range s.snap.Hosts() {
+		h, err := s.snap.Host(name)
+		if err != nil {
+			return nil, err
+		}
+		group, ok := selection.Group(name, h.Report.Role, h.Report.Labels)
+		if !ok || h.Presence == rollout.Gone || h.Desired != nil && h.Desired.Told[spec.Variable].Rollout == spec.Name {
+			continue
+		}
+		i, ok := index[group]
+		if !ok {
+			i, strata = len(strata), append(strata, 0)
+			index[group] = i
+		}
+		strata[i]++
+		of[name] = i
+	}
+	arrivals := make([]slo.Arrival, 0, len(p.Hosts))
+	for _, h := range p.Hosts {
+		if i, ok := of[h.Host]; ok {
+			arrivals = append(arrivals, slo.Arrival{Stratum: i, Due: h.Due})
+		}
+	}
+	objectives := make([]*slo.Objective, 0, len(spec.Guard.Objectives))
+	for _, name := range spec.Guard.Objectives {
+		if o := s.objectives[name]; o != nil { // one whose record can't be read judges nothing
+			objectives = append(objectives, o)
+		}
+	}
+	return slo.PowerOf(arrivals, strata, objectives), nil
 }
 
 func planView(q control.PlanRequest, id rollout.ID, p rollout.Plan) control.PlanView {

@@ -17,6 +17,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
@@ -84,6 +85,8 @@ type scheduler struct {
 	problems   map[string]string // what a person has to see to, by key
 	notices    map[string]notice // what a person should know of
 	boots      map[rollout.Host]boots
+	objectives map[rollout.ID]*slo.Objective
+	guard      guardian
 	changed    bool      // since the last decision
 	due        time.Time // as the last decision said; zero: never
 	backoff    time.Duration
@@ -143,6 +146,7 @@ func open(ctx context.Context, o Options) (*scheduler, error) {
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
 		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
 		problems: map[string]string{}, notices: map[string]notice{}, boots: map[rollout.Host]boots{},
+		objectives: map[rollout.ID]*slo.Objective{}, guard: guardian{verdicts: map[rollout.ID]*slo.Verdict{}},
 	}
 	sub, err := o.Conn.Subscribe(subjects.AllAlive, s.hear)
 	if err != nil {

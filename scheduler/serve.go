@@ -164,6 +164,8 @@ func (s *scheduler) handle(ctx context.Context, r control.Request, now time.Time
 		return with(r, func(q control.PinRequest) (any, error) { return s.unpinHost(ctx, q, by, now) })
 	case control.BlackoutList:
 		return s.blackoutViews(now), nil
+	case control.ObjectiveList:
+		return s.objectiveViews(), nil
 	case control.Start:
 		return with(r, func(q control.ReleaseRequest) (any, error) { return s.release(ctx, q, by, now) })
 	case control.Status:

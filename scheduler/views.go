@@ -39,7 +39,10 @@ func (s *scheduler) rolloutView(id rollout.ID, now time.Time, whole bool) (contr
 	}
 	if whole {
 		v.Roles = roleViews(st.Roles)
-		v.Spec, v.Pinned = &r.Spec, st.Pinned
+		v.Spec, v.Pinned, v.Guard = &r.Spec, st.Pinned, s.guardView(id, &r.Spec, now)
+		if v.Abort != nil {
+			v.Abort.Evidence = s.guard.verdicts[id]
+		}
 		for _, f := range s.snap.Flights(id, 100) {
 			v.Waiting = append(v.Waiting, control.FlightView{Host: f.Host, Role: f.Role, Since: f.Since, Status: f.Enact.Status, Error: f.Enact.Error, Online: f.Online})
 		}
@@ -67,6 +70,8 @@ func late(st rollout.Status, now time.Time) rollout.Duration {
 	switch {
 	case st.PlannedEnd.IsZero():
 		return 0
+	case st.Record.Spec.Guard != nil && !st.Last.IsZero() && (st.Record.State == rollout.StateCompleted || st.Reason.Code == rollout.ObjectiveWindow):
+		ends = st.Last // that it is watched for a while afterwards was planned
 	case !st.Record.State.Live():
 		ends = st.Record.Changed
 	case ends.IsZero():
@@ -296,6 +301,9 @@ func (s *scheduler) status() control.StatusView {
 		if st.Record.State.Live() && st.Failed > 0 {
 			v.Warnings = append(v.Warnings, fmt.Sprintf("rollout %s: hosts that failed: %d", id, st.Failed))
 		}
+	}
+	if silent := s.unguarded(time.Now()); silent != "" {
+		v.Warnings = append(v.Warnings, silent)
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.notices)) {
 		v.Warnings = append(v.Warnings, s.notices[key].text)
