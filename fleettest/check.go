@@ -42,6 +42,7 @@ const (
 	TooSoon       Rule = "too_soon"       // told before the host had settled
 	Unstarted     Rule = "unstarted"      // begun before its start, its approvals, the rollout it waits for, or its canary allow it
 	ManyCanaries  Rule = "many_canaries"  // more hosts told before the ramp's clock than the canary has
+	NoEvidence    Rule = "no_evidence"    // told while the guard doesn't clear the rollout
 )
 
 // Violation is one place where a rule is broken.
@@ -71,6 +72,7 @@ type Checker struct {
 	rollouts map[rollout.ID]*seenRollout
 	pins     map[rollout.Host]*rollout.Pin
 	closed   map[rollout.ID]*seenBlackout
+	clear    map[rollout.ID]time.Time // until when the guard clears a rollout
 	watched  map[rollout.ID]watch
 	stopped  bool
 	led      subjects.Leader
@@ -115,7 +117,7 @@ func NewChecker() *Checker {
 	return &Checker{
 		Renew: 5 * time.Second,
 		hosts: make(map[rollout.Host]*seenHost), rollouts: make(map[rollout.ID]*seenRollout),
-		pins: make(map[rollout.Host]*rollout.Pin), closed: make(map[rollout.ID]*seenBlackout),
+		pins: make(map[rollout.Host]*rollout.Pin), closed: make(map[rollout.ID]*seenBlackout), clear: make(map[rollout.ID]time.Time),
 		watched: make(map[rollout.ID]watch), audited: make(map[uint64]string),
 	}
 }
@@ -250,6 +252,8 @@ func (c *Checker) record(m bus.Msg) {
 		c.pin(rollout.Host(name), m)
 	case subjects.KindBlackout:
 		c.blackout(rollout.ID(name), m)
+	case subjects.KindGuard:
+		c.clearances(m)
 	case subjects.KindLeader:
 		if l, err := subjects.Decode[subjects.Leader](m.Data); err == nil {
 			c.led, c.ledAt = *l, m.Time
@@ -399,6 +403,7 @@ func (c *Checker) tell(name rollout.Host, change *subjects.Change, h *seenHost, 
 	}
 	c.value(r, name, change, h, m)
 	c.calendar(r, name, h, m)
+	c.evidence(r, name, m)
 	if p := c.pins[name]; p != nil && !p.Values[change.Variable].IsZero() {
 		c.violation(PinMoved, m, "%s is told %s by %s, and is pinned", name, change.Variable, r.id)
 	}

@@ -364,6 +364,12 @@ func TestCheckerSeesBadHistories(t *testing.T) {
 			})
 			h.plain("h1") // 02:00 in Stockholm
 		}},
+		"told without evidence": {NoEvidence, func(h *history) {
+			h.rollout("up", rollout.StateRunning, func(r *rollout.Record) { r.Spec.Guard = &rollout.Guard{Objectives: []rollout.ID{"healthy"}} })
+			h.put(subjects.KindGuard, "", nil, subjects.Guard{Rollouts: map[rollout.ID]*subjects.Clearance{"up": {For: rollout.Duration(time.Minute)}}})
+			h.pass(2 * time.Minute)
+			h.plain("h1")
+		}},
 		"told in a blackout": {InBlackout, func(h *history) { h.blackout(rollout.Blackout{From: h.at, Until: h.at.Add(1)}); h.plain("h1") }},
 		"told in a blackout of its role": {InBlackout, func(h *history) {
 			h.blackout(rollout.Blackout{Every: []rollout.Rule{{Days: []rollout.Weekday{"sat"}}}, Where: "role == 'web'"})

@@ -34,7 +34,7 @@ func init() {
 		"mend":   each(func(s *script, h rollout.Host) error { return s.Cut(h, false) }),
 		"hang":   each(func(s *script, h rollout.Host) error { return s.Hang(h, true) }),
 		"unhang": each(func(s *script, h rollout.Host) error { return s.Hang(h, false) }),
-		"echoes": setEchoes, "scheduler": runScheduler, "broker": runBroker, "put": put,
+		"echoes": setEchoes, "scheduler": runScheduler, "guard": guard, "broker": runBroker, "put": put,
 		"advance": advance, "until": until, "expect": expect, "refuse": refuse, "watch": watchLine, "unwatch": unwatch, "audit": checkAudit,
 		"repeat": nil, // read by parseScript and run
 	}

@@ -67,13 +67,17 @@
 //	as bob COMMAND…                         as another operator than alice
 //	refuse [because=TEXT] COMMAND…          must be refused, for a reason that has the text in it
 //
-// What happens to the parts:
+// What happens to the parts, of which the script is the guard itself:
 //
 //	scheduler up|down                       down gives the lease back
 //	scheduler kill                          as kill -9: nothing that it says any more arrives
 //	scheduler kill in step [within=2d]      the same while it writes its next step: the broker gets nothing,
 //	                                        a part, or all of it, and the answer is lost
 //	scheduler blind|sees                    while blind, nothing that is written to the bucket reaches it
+//	guard clear ID [for=2d]                 the guard's lease says that the evidence is fresh for so long, 366d if not given
+//	guard withhold ID "why"                 that it isn't
+//	guard silent                            nothing of any rollout, as after a clean stop
+//	guard abort ID "why"                    its abort
 //	broker up|down|restart
 //	echoes lose=10% double=5% reorder=5%    of desired state, to all hosts; echoes alone ends that
 //

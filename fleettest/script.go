@@ -46,7 +46,7 @@ func RunScript(t *testing.T, path string, how ScriptOptions) {
 			Run(t, o, func(f *Fleet) {
 				s := &script{
 					Fleet: f, path: filepath.Base(path), types: make(map[rollout.Name]rollout.Type),
-					plans: make(map[rollout.ID]plannedAt),
+					plans: make(map[rollout.ID]plannedAt), said: make(map[rollout.ID]verdict),
 					trace: tracer{on: head.trace, out: &out, began: f.Began},
 				}
 				s.run(lines)
@@ -288,7 +288,8 @@ type script struct {
 	line  int
 	types map[rollout.Name]rollout.Type
 	plans map[rollout.ID]plannedAt
-	hosts int // so many were named
+	said  map[rollout.ID]verdict // by the script's guard
+	hosts int                    // so many were named
 	trace tracer
 
 	documents string // below the command that runs
