@@ -15,6 +15,7 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 // written are the directories of complete examples, in the order in which they
@@ -33,7 +34,7 @@ var unwritten = map[string]string{
 func TestDocumentsAreComplete(t *testing.T) {
 	t.Parallel()
 	want := map[string]bool{} // whether it has a comment
-	for _, d := range []control.Document{{Variable: new(rollout.Variable)}, {Rollout: new(rollout.Spec)}, {Blackout: new(rollout.Blackout)}, {Pin: new(rollout.Pin)}} {
+	for _, d := range []control.Document{{Variable: new(rollout.Variable)}, {Rollout: new(rollout.Spec)}, {Objective: new(slo.Objective)}, {Blackout: new(rollout.Blackout)}, {Pin: new(rollout.Pin)}} {
 		for _, field := range fieldsOf(reflect.TypeOf(content(d)).Elem(), d.Kind()) {
 			want[field] = false
 		}
@@ -81,6 +82,8 @@ func content(d control.Document) any {
 		return d.Variable
 	case d.Rollout != nil:
 		return d.Rollout
+	case d.Objective != nil:
+		return d.Objective
 	case d.Blackout != nil:
 		return d.Blackout
 	}

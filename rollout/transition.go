@@ -114,9 +114,8 @@ func (s *Snapshot) created(now time.Time) time.Time {
 	return now.UTC()
 }
 
-// Check says whether the document is right in itself and for its variable.
-func (s *Snapshot) Check(spec Spec) error { return s.check(spec, With{}) }
-
+// check says whether the document is right in itself, for its variable, and in
+// whom it names.
 func (s *Snapshot) check(spec Spec, with With) error {
 	if err := spec.Validate(); err != nil {
 		return err
