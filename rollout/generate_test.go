@@ -170,7 +170,7 @@ func (w *world) spec(t *rapid.T) Spec {
 	if chance(t, "windowed", 3) {
 		s.Windows = w.windows(t)
 	}
-	if chance(t, "guarded", 4) {
+	if chance(t, "guarded", 3) {
 		s.Guard = guard(t)
 	}
 	if chance(t, "approved", 6) {

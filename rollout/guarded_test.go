@@ -126,7 +126,7 @@ func guard(t *rapid.T) *Guard {
 
 // Guard says something of a rollout, or clears all of them.
 func (w *world) Guard(t *rapid.T) {
-	span := oneOf(t, "clear for", 20*time.Second, 20*time.Minute, 5*time.Hour, 5*time.Hour)
+	span := oneOf(t, "clear for", 20*time.Second, 20*time.Minute, 5*time.Hour, 48*time.Hour, 48*time.Hour)
 	id, ok := w.live(t)
 	switch oneOf(t, "the guard", "clears all", "clears all", "clears", "withholds", "forgets") {
 	case "clears all":
