@@ -168,8 +168,8 @@ func TestExpectationWithinOfChange(t *testing.T) {
 // the budget allows: two, so that the exposure changes with the first failure.
 func TestExpectationSteady(t *testing.T) {
 	const (
-		horizon = 24 // hours
-		steps   = 160
+		horizon = 12 // hours
+		steps   = 80
 		lambda  = 0.03 // an hour
 	)
 	o := &Objective{Name: "o", Check: "c", Steady: &Steady{AtMost: 100 * lambda, Per: field.Duration(time.Hour)}}
