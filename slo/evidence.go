@@ -69,8 +69,11 @@ func (e *Evidence) Plan(begins time.Time, length time.Duration) {
 	e.contrast.plan(length)
 }
 
-// Stratum makes a stratum and returns its index.
-func (e *Evidence) Stratum() int {
+// Stratum makes a stratum and returns its index. It takes the time so that the
+// start points so far have come: to the last bit, the evidence is the same
+// however often it was looked at.
+func (e *Evidence) Stratum(now time.Time) int {
+	e.advance(now)
 	e.strata = append(e.strata, &stratum{weights: e.contrast.fresh(e.restarts.started)})
 	return len(e.strata) - 1
 }
@@ -158,12 +161,13 @@ func (e *Evidence) settle(now time.Time) {
 
 func (e *Evidence) remove(s *Subject) {
 	g := e.strata[s.stratum]
-	s.atRisk = false
 	if !s.treated {
+		s.atRisk = false
 		g.control--
 		return
 	}
-	g.age(e.now, e.contrast.windows)
+	g.age(e.now, e.contrast.windows) // while it still counts
+	s.atRisk = false
 	for k := range g.atRisk {
 		if int(s.place) >= g.recent[k] {
 			g.atRisk[k]--

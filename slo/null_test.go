@@ -55,7 +55,7 @@ func (f *nullFleet) expect(depth int, failed []int) float64 {
 func (f *nullFleet) play(failed []int) (*Evidence, []Subject, time.Time) {
 	e := NewEvidence(&Objective{Name: "o", Check: "c", Tolerate: f.rho}, false, simEpoch)
 	for range f.hazard {
-		e.Stratum()
+		e.Stratum(simEpoch)
 	}
 	hosts := make([]Subject, len(f.hosts))
 	for h, s := range f.hosts {
@@ -133,7 +133,7 @@ func TestExpectationWithinOfChange(t *testing.T) {
 		expected := make([]float64, 12) // hour by hour
 		for who := range 1 << n {
 			e := NewEvidence(o, false, simEpoch)
-			e.Stratum()
+			e.Stratum(simEpoch)
 			var hosts [n]Subject
 			chance := 1.0
 			for i := range hosts {
@@ -187,7 +187,7 @@ func TestExpectationSteady(t *testing.T) {
 	for i := range steps + 1 {
 		for k := range steps + 1 {
 			e := NewEvidence(o, false, simEpoch)
-			e.Stratum()
+			e.Stratum(simEpoch)
 			var a, b Subject
 			e.Enter(&a, 0, true, simEpoch)
 			e.Enter(&b, 0, true, simEpoch)

@@ -322,7 +322,7 @@ func (p *pair) act() string {
 		return "plan"
 	case "stratum":
 		if w.strata < 4 {
-			p.each(func(e *Evidence, _ []Subject) { e.Stratum() })
+			p.each(func(e *Evidence, _ []Subject) { e.Stratum(p.clock()) })
 			w.strata++
 		}
 	case "settle":
@@ -408,7 +408,7 @@ func TestEvidenceIsTheFormula(t *testing.T) {
 		}
 		p.w.strata = rapid.IntRange(1, 3).Draw(t, "strata")
 		for range p.w.strata {
-			p.each(func(e *Evidence, _ []Subject) { e.Stratum() })
+			p.each(func(e *Evidence, _ []Subject) { e.Stratum(begin) })
 		}
 		// Most hosts are there from the beginning, as in a fleet.
 		for i := range n {

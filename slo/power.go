@@ -90,7 +90,7 @@ func (t *trial) run(breaks float64) bool {
 	e.Plan(first, last.Sub(first))
 	control := make([][]Subject, len(t.strata))
 	for i, n := range t.strata {
-		e.Stratum()
+		e.Stratum(first)
 		control[i] = make([]Subject, n)
 		for k := range control[i] {
 			e.Enter(&control[i][k], i, false, first)

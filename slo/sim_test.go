@@ -149,7 +149,7 @@ func (f *fleet) judge(o *Objective, rules bool) (out simOutcome) {
 	e := NewEvidence(o, false, simEpoch)
 	e.Plan(simEpoch, f.length)
 	for range f.roles {
-		e.Stratum()
+		e.Stratum(simEpoch)
 	}
 	hosts := make([]Subject, len(f.role))
 	for h, r := range f.role {

@@ -120,7 +120,7 @@ func (w *Watch) Join(host field.Host, role field.Word, stratum string, told time
 		w.strata[stratum] = i
 		w.groups = append(w.groups, &group{name: stratum})
 		for _, j := range w.objectives {
-			j.Stratum()
+			j.Stratum(w.now)
 		}
 	}
 	w.hosts[host] = &member{host: host, role: role, stratum: i, told: told, slots: make([]slot, len(w.objectives))}
