@@ -20,8 +20,8 @@ type Evidence struct {
 	contrast      contrast
 	budget        budget
 
-	// Hosts at risk, and those that have failed.
-	treated, treatedFailed, control, controlFailed int
+	treated, control             int // at risk
+	treatedFailed, controlFailed int // that were
 }
 
 // stratum is a group of hosts that are in random order among themselves: those
