@@ -27,6 +27,7 @@ type Watch struct {
 	groups     []*group
 	hosts      map[field.Host]*member
 	quiet      map[field.Host]*member // that are silent
+	spent      map[field.Host]bool    // have left after they had failed
 	pending    pending
 	failed     []Failure // of changed hosts, the newest, at most mostFailures
 	failures   int       // of changed hosts
@@ -82,7 +83,7 @@ const (
 
 // NewWatch begins to judge a rollout. Of a rollback objectiveOnly is true.
 func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time.Time) *Watch {
-	w := &Watch{id: id, began: now, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member)}
+	w := &Watch{id: id, began: now, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member), spent: make(map[field.Host]bool)}
 	for _, o := range objectives {
 		w.objectives = append(w.objectives, &judged{
 			Objective: o, Evidence: NewEvidence(o, objectiveOnly, now), share: o.alpha() / float64(len(objectives)),
@@ -109,9 +110,10 @@ func (w *Watch) Settle(now time.Time) {
 
 // Join makes a host one of the rollout's, in a stratum by its name: a role, or a
 // part of one. It isn't watched before it is seen healthy. told is when the
-// rollout told it before it was watched; zero where it hasn't.
+// rollout told it before it was watched; zero where it hasn't. One that failed and
+// left doesn't come back: a host has one failure in a rollout.
 func (w *Watch) Join(host field.Host, role field.Word, stratum string, told time.Time) {
-	if w.hosts[host] != nil {
+	if w.hosts[host] != nil || w.spent[host] {
 		return
 	}
 	i, ok := w.strata[stratum]
@@ -172,6 +174,9 @@ func (w *Watch) Leave(host field.Host, now time.Time) {
 			j.Leave(&s.Subject, w.now)
 		}
 	})
+	if slices.ContainsFunc(m.slots, func(s slot) bool { return s.done }) {
+		w.spent[host] = true
+	}
 	delete(w.hosts, host)
 	delete(w.quiet, host)
 }

@@ -121,6 +121,22 @@ func TestToldWhileFailingIsNotTheChange(t *testing.T) {
 	s.want("0/1 2/9")
 }
 
+// TestAHostFailsOnce also where it leaves in between: or one host could weigh as
+// many by saying time and again that it is something else now.
+func TestAHostFailsOnce(t *testing.T) {
+	s := newStage(t, dockerObjective())
+	s.healthy(0, 10, "web")
+	s.fails(0)
+	s.pass(time.Minute)
+	s.want("0/0 1/10")
+	s.Leave(hostName(0), s.now)
+	s.Join(hostName(0), "web", "web", time.Time{})
+	s.passes(0)
+	s.fails(0)
+	s.pass(time.Minute)
+	s.want("0/0 1/10")
+}
+
 func TestSilenceCountsAfterItsGrace(t *testing.T) {
 	s := newStage(t, dockerObjective())
 	s.healthy(0, 100, "web")
