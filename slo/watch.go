@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/field"
@@ -211,7 +212,7 @@ func (w *Watch) Check(host field.Host, check field.ID, state State, output strin
 				w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
 			}
 		case !s.failing && s.AtRisk():
-			s.failing, s.since, s.output = true, w.now, output
+			s.failing, s.since, s.output = true, w.now, short(output)
 			if !s.queued { // a host that flaps stands there once
 				s.queued = true
 				w.pending.add(due{w.now.Add(j.failing()), host, i})
@@ -228,7 +229,7 @@ func (w *Watch) Enact(host field.Host, output string, now time.Time) {
 		return
 	}
 	for i := range m.slots {
-		w.score(m, i, FailedEnact, w.now, output)
+		w.score(m, i, FailedEnact, w.now, short(output))
 	}
 }
 
@@ -335,7 +336,7 @@ func (w *Watch) score(m *member, objective int, how How, since time.Time, output
 		if len(w.failed) == mostFailures {
 			w.failed = slices.Delete(w.failed, 0, 1)
 		}
-		w.failed = append(w.failed, Failure{Host: m.host, Role: m.role, How: how, Treated: true, Told: m.told, Time: since, Output: short(output)})
+		w.failed = append(w.failed, Failure{Host: m.host, Role: m.role, How: how, Treated: true, Told: m.told, Time: since, Output: output})
 	}
 	w.decide()
 }
@@ -408,5 +409,5 @@ func short(s string) string {
 	if len(s) <= mostOutput {
 		return s
 	}
-	return s[:mostOutput] + "…"
+	return strings.ToValidUTF8(s[:mostOutput], "") + "…" // a copy: it doesn't hold on to all of s
 }

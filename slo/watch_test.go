@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tsunami-rollouts/tsunami/field"
 )
@@ -441,5 +442,20 @@ func TestASettledRolloutHasNoSteadyBudget(t *testing.T) {
 		if got := s.Verdict() == nil; got != settled {
 			t.Fatalf("settled: %v, no verdict: %v", settled, got)
 		}
+	}
+}
+
+// TestOutputIsBounded while a host hasn't failed yet, too, and stays UTF-8.
+func TestOutputIsBounded(t *testing.T) {
+	s := newStage(t, dockerObjective())
+	s.healthy(0, 2, "web")
+	s.Told(hostName(0), s.now)
+	s.Check(hostName(0), "docker", Fails, strings.Repeat("ä", 500_000)[1:], s.now)
+	if n := len(s.hosts[hostName(0)].slots[0].output); n > 2*mostOutput {
+		t.Fatalf("%d bytes are kept of one host", n)
+	}
+	s.pass(time.Minute)
+	if out := s.failed[0].Output; !utf8.ValidString(out) || len(out) < mostOutput/2 {
+		t.Fatalf("%q", out)
 	}
 }
