@@ -63,9 +63,10 @@ func NewEvidence(o *Objective, objectiveOnly bool, now time.Time) *Evidence {
 
 // Plan says when the rollout's ramp begins and for how long it is planned to
 // run: restarts come at parts of that. Only the first plan counts, so that
-// nothing that happens afterwards can move them.
+// nothing that happens afterwards can move them. One that began before the
+// evidence did, or before what happened last, begins now.
 func (e *Evidence) Plan(begins time.Time, length time.Duration) {
-	e.restarts.plan(begins.UnixNano(), length)
+	e.restarts.plan(max(e.now, begins.UnixNano()), length)
 	e.contrast.plan(length)
 }
 

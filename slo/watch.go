@@ -96,6 +96,7 @@ func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time
 // Plan says when the ramp begins and for how long it is planned to run.
 func (w *Watch) Plan(begins time.Time, length time.Duration) {
 	for _, j := range w.objectives {
+		j.advance(w.now)
 		j.Plan(begins, length)
 	}
 }

@@ -3,6 +3,7 @@ package slo
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -457,5 +458,39 @@ func TestOutputIsBounded(t *testing.T) {
 	s.pass(time.Minute)
 	if out := s.failed[0].Output; !utf8.ValidString(out) || len(out) < mostOutput/2 {
 		t.Fatalf("%q", out)
+	}
+}
+
+// TestThePlanIsNoOlderThanTheEvidence: a ramp that is said to have begun before
+// begins now, or how time is cut would matter.
+func TestThePlanIsNoOlderThanTheEvidence(t *testing.T) {
+	o := simObjective()
+	var e [2]float64
+	for i := range e {
+		ev := NewEvidence(o, false, simEpoch)
+		ev.Stratum(simEpoch)
+		var hosts [50]Subject
+		for h := range hosts {
+			ev.Enter(&hosts[h], 0, true, simEpoch)
+		}
+		if i == 1 {
+			ev.advance(simEpoch.Add(5 * simDay))
+		}
+		ev.Plan(simEpoch.Add(5*simDay), 10*simDay)
+		if begins := ev.restarts.begins; begins < ev.now {
+			t.Fatalf("the ramp begins %v before now", time.Duration(ev.now-begins))
+		}
+		ev.Plan(simEpoch, time.Hour) // only the first counts
+		ev.Fail(&hosts[0], simEpoch.Add(6*simDay))
+		e[i] = ev.E()
+	}
+	if e[0] != e[1] || math.IsNaN(e[0]) {
+		t.Fatalf("%v and %v", e[0], e[1])
+	}
+	ev := NewEvidence(o, false, simEpoch)
+	ev.advance(simEpoch.Add(simDay))
+	ev.Plan(simEpoch, 10*simDay)
+	if at, ok := ev.restarts.next(ev.now); ok {
+		t.Fatalf("a start point at %v has come already", time.Unix(0, at))
 	}
 }
