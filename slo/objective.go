@@ -65,6 +65,7 @@ const (
 	DefaultFreshness = field.Duration(2 * time.Minute)
 	DefaultAlpha     = field.Percent(1)
 
+	minPercent   = field.Percent(0.0001)
 	minFreshness = field.Duration(time.Second)
 	maxFor       = field.Duration(24 * time.Hour)
 	maxWindow    = field.Duration(90 * 24 * time.Hour)
@@ -93,8 +94,8 @@ func (o *Objective) Validate() error {
 		switch {
 		case p <= 0:
 			add(path+".atMost", "is missing: how many of the changed hosts may fail, such as 1%%")
-		case p > 50:
-			add(path+".atMost", "%s is out of range: want at most 50%%", p)
+		case p < minPercent || p > 50:
+			add(path+".atMost", "%s is out of range: want %s to 50%%", p, minPercent)
 		}
 		if d == 0 {
 			add(path+"."+name, "is missing: over how long, such as 1d")
@@ -117,8 +118,8 @@ func (o *Objective) Validate() error {
 	if o.Freshness != 0 {
 		within("freshness", o.Freshness, minFreshness, maxFor)
 	}
-	if o.Alpha > maxAlpha {
-		add("alpha", "%s is out of range: want at most %s", o.Alpha, maxAlpha)
+	if o.Alpha != 0 && (o.Alpha < minPercent || o.Alpha > maxAlpha) {
+		add("alpha", "%s is out of range: want %s to %s", o.Alpha, minPercent, maxAlpha)
 	}
 	if o.Tolerate != 0 && (o.Tolerate < 1 || o.Tolerate > maxTolerate) {
 		add("tolerate", "%v is out of range: want 1 (no worse than the hosts that aren't changed) to %d", o.Tolerate, maxTolerate)
