@@ -61,7 +61,7 @@ func (f *Fold) health(name rollout.Host, m Message) error {
 		return nil
 	}
 	f.heard(h)
-	if t := f.rollouts[e.Rollout]; t != nil && e.Generation > 0 {
+	if t := f.rollouts[e.Rollout]; t != nil && e.Generation > 0 && t.believes(name) {
 		f.told(t, h)
 	}
 	switch e.Kind {
@@ -190,15 +190,20 @@ func (f *Fold) desired(name rollout.Host, m Message) error {
 			if h != nil {
 				f.told(t, h)
 			}
-			at := t.told[name].at
-			if at.IsZero() { // it isn't in the inventory yet
-				at = f.now
+			tell := t.told[name]
+			if tell.at.IsZero() { // it isn't in the inventory yet
+				tell.at = f.now
 			}
-			t.told[name] = telling{at, told.Generation}
+			tell.generation = told.Generation
+			t.told[name] = tell
 		case c.Variable == t.spec.Variable:
 			// A pin, or another rollout, has told it something else: it is no
 			// longer this rollout's to be judged by.
 			t.watch.Leave(name, f.now)
+			if tell, ok := t.told[name]; ok {
+				tell.apart = true
+				t.told[name] = tell
+			}
 		}
 	}
 	if h != nil {

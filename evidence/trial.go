@@ -35,6 +35,9 @@ type trial struct {
 type telling struct {
 	at         time.Time
 	generation uint64
+	// apart says that the rollout isn't judged by the host all the same: it ran the
+	// value before, or a pin held it then or holds it now.
+	apart bool
 }
 
 // objective takes an objective's record. Rollouts that are watched go by it as
@@ -178,8 +181,10 @@ func (f *Fold) place(t *trial, h *host) {
 		t.watch.Leave(h.name, f.now)
 	}
 	switch {
+	case told.apart:
+		return
 	case treated: // it was told before the evidence was begun anew
-	case !ok || t.spec.Rollback != "", slices.Contains(h.pinned, t.spec.Variable), t.has(h):
+	case !ok || t.spec.Rollback != "", t.apart(h):
 		return
 	}
 	f.join(t, h, group, told.at)
@@ -196,6 +201,20 @@ func (f *Fold) join(t *trial, h *host, group string, told time.Time) {
 	f.checks(t, h)
 }
 
+// apart says whether the host has nothing to do with the rollout: a pin holds it,
+// or it runs the value without it.
+func (t *trial) apart(h *host) bool {
+	return slices.Contains(h.pinned, t.spec.Variable) || t.has(h)
+}
+
+// believes says whether a host's own word, that the rollout told it, counts: not
+// that of a host that isn't one of the rollout's. A rollback knows its hosts only
+// by what they are told.
+func (t *trial) believes(name rollout.Host) bool {
+	_, joined := t.watch.Stratum(name)
+	return joined || t.spec.Rollback != ""
+}
+
 // has says whether the host runs the rollout's value without it.
 func (t *trial) has(h *host) bool {
 	if t.spec.Remove {
@@ -210,10 +229,13 @@ func (f *Fold) told(t *trial, h *host) {
 	if _, already := t.told[h.name]; already {
 		return
 	}
+	tell := telling{at: f.now}
 	if t.spec.Rollback != "" {
 		f.join(t, h, string(h.role), time.Time{})
+	} else if _, joined := t.watch.Stratum(h.name); !joined {
+		tell.apart = t.apart(h)
 	}
-	t.told[h.name] = telling{at: f.now}
+	t.told[h.name] = tell
 	t.watch.Told(h.name, f.now)
 }
 
