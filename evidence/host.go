@@ -30,8 +30,12 @@ type host struct {
 	changedBy rollout.ID // the rollout that did, if it was one
 }
 
-// mostBoots is how many earlier starts of an agent are remembered.
-const mostBoots = 8
+// What is kept of the starts of an agent: how many earlier ones, and how long
+// the name of one may be.
+const (
+	mostBoots = 8
+	mostBoot  = 64 // bytes
+)
 
 // fresh says whether an event of a start of the agent is news, and takes note.
 func (h *host) fresh(boot string, sequence uint64) bool {
@@ -57,7 +61,7 @@ func (f *Fold) health(name rollout.Host, m Message) error {
 		return err
 	}
 	h := f.hosts[name]
-	if h == nil || e.Boot == "" || e.Sequence == 0 || !h.fresh(e.Boot, e.Sequence) {
+	if h == nil || e.Boot == "" || len(e.Boot) > mostBoot || e.Sequence == 0 || !h.fresh(e.Boot, e.Sequence) {
 		return nil
 	}
 	f.heard(h)
@@ -122,7 +126,7 @@ func (f *Fold) report(name rollout.Host, m Message) error {
 	if err != nil {
 		return err
 	}
-	if r.Role == "" {
+	if r.Role == "" || len(r.Boot) > mostBoot {
 		return errForeign
 	}
 	h := f.hosts[name]

@@ -78,6 +78,7 @@ func TestWhatIsTakenOfEvents(t *testing.T) {
 		{"back and forth", []subjects.HealthEvent{check("boot-2", 1, "failing"), check("boot-1", 99, "passing"), check("boot-2", 1, "passing")}, true},
 		{"without a boot", []subjects.HealthEvent{check("", 1, "failing")}, false},
 		{"without a sequence", []subjects.HealthEvent{check("boot-1", 0, "failing")}, false},
+		{"a boot too long to be one", []subjects.HealthEvent{check(strings.Repeat("x", 1000), 1, "failing")}, false},
 		{"a status of a newer agent", []subjects.HealthEvent{check("boot-1", 1, "unknown")}, false},
 		{"another check", []subjects.HealthEvent{{Kind: subjects.HealthCheck, Boot: "boot-1", Sequence: 1, Check: "memory", Status: "failing"}}, false},
 		{"no check", []subjects.HealthEvent{{Kind: subjects.HealthCheck, Boot: "boot-1", Sequence: 1, Status: "failing"}}, false},
