@@ -505,6 +505,9 @@ func TestBadMessagesChangeNothing(t *testing.T) {
 		}
 		return out
 	}
+	foreign := *p.records["r1"]
+	foreign.Spec.Variable, foreign.Spec.Where = "docker_version", "role =="
+	foreign.Spec.Name = "r9"
 	layer := *p.records["r1"]
 	layer.State = rollout.StateCompleted
 	p.put(record, p.owned(), p.encode(&layer))
@@ -532,6 +535,7 @@ func TestBadMessagesChangeNothing(t *testing.T) {
 		{Subject: record, Header: nil, Data: p.encode(p.records["r1"])},
 		{Subject: record, Header: subjects.Header{"KV-Operation": {"DEL"}}},
 		{Subject: record, Header: p.owned(), Data: []byte(`{"state":3}`)},
+		{Subject: subjects.EvidenceOf(subjects.KindRollout, "r9"), Header: p.owned(), Data: p.encode(&foreign)},
 		{Subject: objective, Header: nil, Data: p.encode(docker())},
 		{Subject: objective, Header: p.owned(), Data: p.encode(&slo.Objective{Name: "other", Check: "docker"})},
 		{Subject: objective, Header: p.owned(), Data: p.encode(&slo.Objective{Name: "docker-healthy", Check: "docker", Alpha: 90})},

@@ -80,14 +80,14 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 		f.forget(t)
 		return nil
 	}
+	selection, err := r.Spec.Selection()
+	if err != nil {
+		return err
+	}
 	if r.State == rollout.StateRunning {
 		f.replaced(r)
 	}
 	if t == nil {
-		selection, err := r.Spec.Selection()
-		if err != nil {
-			return err
-		}
 		t = &trial{id: id, selection: selection, acknowledged: r.Acknowledged, told: make(map[rollout.Host]telling)}
 		t.spec, t.state = r.Spec, r.State
 		f.rollouts[id] = t
