@@ -154,6 +154,7 @@ func (w *Watch) ruledOut(j *judged) (out []string) {
 func (w *Watch) Standings() []Standing {
 	out := make([]Standing, len(w.objectives))
 	for i, j := range w.objectives {
+		j.advance(w.now) // a steady budget has been kept until now
 		out[i] = Standing{
 			Objective: j.Name, E: finite(j.E()), Harm: finite(j.Harm()), Bar: 1 / j.share,
 			Treated: j.treated + j.treatedFailed, TreatedFailed: j.treatedFailed,
@@ -171,14 +172,13 @@ func (w *Watch) Standings() []Standing {
 func finite(x float64) float64 { return math.Exp(min(x, 700)) }
 
 // needs is how many of the changed hosts of the stratum that has most of them,
-// the newest first, would have to fail now. It tries that on a copy, of which time has come to now.
+// the newest first, would have to fail now. It tries that on a copy.
 func (w *Watch) needs(objective int) int {
 	j := w.objectives[objective]
 	if w.verdict != nil || len(j.strata) == 0 {
 		return 0
 	}
-	j.advance(w.now)
-	e := j.clone()
+	e := j.clone() // time has come to now in it
 	g := slices.MaxFunc(e.strata, func(a, b *stratum) int { return cmp.Compare(a.atRisk[0], b.atRisk[0]) })
 	n := 0
 	for i := len(g.queue) - 1; i >= 0 && n < mostNeeded; i-- {

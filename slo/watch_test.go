@@ -446,6 +446,20 @@ func TestASettledRolloutHasNoSteadyBudget(t *testing.T) {
 	}
 }
 
+// TestStandingsAreOfNow: time in which nobody fails speaks for the rollout.
+func TestStandingsAreOfNow(t *testing.T) {
+	o := dockerObjective()
+	o.Steady = &Steady{AtMost: 1, Per: field.Duration(time.Hour)}
+	s := newStage(t, o)
+	s.healthy(0, 10, "web")
+	s.Told(hostName(0), s.now)
+	before := s.Standings()[0].Breach
+	s.pass(time.Hour)
+	if after := s.Standings()[0].Breach; after >= before {
+		t.Fatalf("the breach stands at %v, before an hour at %v", after, before)
+	}
+}
+
 // TestOutputIsBounded while a host hasn't failed yet, too, and stays UTF-8.
 func TestOutputIsBounded(t *testing.T) {
 	s := newStage(t, dockerObjective())
