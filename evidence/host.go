@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -151,6 +152,8 @@ func (f *Fold) report(name rollout.Host, m Message) error {
 			h.fresh(r.Boot, r.Event)
 		}
 		h.sequence = max(h.sequence, r.Event)
+		// It names all checks that there are: those that it doesn't name are gone.
+		maps.DeleteFunc(h.checks, func(id rollout.ID, _ slo.State) bool { _, there := r.Checks[id]; return !there })
 		for _, id := range sortedKeys(r.Checks) {
 			c := r.Checks[id]
 			f.check(h, id, string(c.Status), c.Output)
