@@ -59,7 +59,7 @@ func TestStateWith(t *testing.T) {
 	}
 
 	next := s.with(change(4, "second", rollout.Document{"a": str("2"), "b": str("x")}, map[rollout.Name]uint64{"b": 3}))
-	if o := next.Orders["a"]; o != (order{4, "second", str("1")}) || next.fulfilled("a") {
+	if o := next.Orders["a"]; o != (order{Generation: 4, Rollout: "second", Previous: str("1")}) || next.fulfilled("a") {
 		t.Errorf("a changed value: %+v", o)
 	}
 	if o := next.Orders["b"]; o.Generation != 3 {
