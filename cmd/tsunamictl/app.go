@@ -82,7 +82,7 @@ change that a host was ever told is on the audit log with its reason.`,
 	a.given = f.Changed
 	root.AddCommand(
 		a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(),
-		a.variableCommand(), a.hostCommand(), a.rolloutCommand(), a.blackoutCommand(),
+		a.variableCommand(), a.hostCommand(), a.rolloutCommand(), a.blackoutCommand(), a.objectiveCommand(),
 		a.stopCommand(), a.startCommand(), a.statusCommand(),
 		a.whyCommand(), a.auditCommand(), a.versionCommand(),
 	)
@@ -413,7 +413,7 @@ func unknownCommand(cmd *cobra.Command, typed string) error {
 // in a script, as a rule, and never "everything".
 func notEmpty(cmd *cobra.Command, flags ...string) error {
 	for _, name := range flags {
-		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+		if f := cmd.Flags().Lookup(name); f.Changed && (f.Value.String() == "" || f.Value.String() == "[]") {
 			return usagef("--%s is empty: say which, or leave it out", name)
 		}
 	}

@@ -17,8 +17,8 @@ func (a *app) applyCommand() *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make documents true",
-		Long: `Make documents true: variables, blackouts and pins are created or changed,
-rollouts are started, or changed while they run: hosts that were told stay told.
+		Long: `Make documents true: variables, objectives, blackouts and pins are created or
+changed, rollouts are started, or changed while they run: hosts that were told stay told.
 
 All documents are checked before the first is written; a fault in one refuses
 all. FILE is YAML or JSON with any number of documents, a directory (its *.yaml,

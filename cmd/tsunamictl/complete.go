@@ -45,6 +45,7 @@ func (a *app) completions(root *cobra.Command) {
 		"host": (*app).completeHosts, "rollout": (*app).completeRollouts, "after": (*app).completeRollouts, "supersede": (*app).completeRollouts,
 		"shape":  completeWords(string(rollout.Linear), string(rollout.Exponential), string(rollout.Waves), string(rollout.Points)),
 		"preset": completeWords("rapid", "common", "risky"), "until": completeUntil, "role": (*app).completeRoles,
+		"objective": (*app).completeObjectives, "on-breach": completeWords(string(rollout.BreachFreezes), string(rollout.BreachRollsBack)),
 	}
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
@@ -129,6 +130,16 @@ func (a *app) complete(c completer) cobra.CompletionFunc {
 		case <-ctx.Done():
 		}
 		return fit, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// first completes the first argument only.
+func first(c completer) completer {
+	return func(a *app, ctx context.Context, p place) ([]cobra.Completion, error) {
+		if len(p.words) > 0 {
+			return nil, nil
+		}
+		return c(a, ctx, p)
 	}
 }
 
@@ -265,6 +276,8 @@ func (a *app) completeNames(ctx context.Context, p place) ([]cobra.Completion, e
 		return a.completeRollouts(ctx, p)
 	case "variable":
 		return a.completeVariables(ctx, p)
+	case "objective":
+		return a.completeObjectives(ctx, p)
 	default:
 		c, err := a.connect()
 		if err != nil {

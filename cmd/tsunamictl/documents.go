@@ -122,7 +122,7 @@ func locate(docs []control.Located, err error) error {
 
 // kinds are the kinds of documents, as people type them.
 var kinds = []struct{ word, kind string }{
-	{"variable", control.KindVariable}, {"rollout", control.KindRollout}, {"blackout", control.KindBlackout}, {"pin", control.KindPin},
+	{"variable", control.KindVariable}, {"rollout", control.KindRollout}, {"objective", control.KindObjective}, {"blackout", control.KindBlackout}, {"pin", control.KindPin},
 }
 
 // kindOf reads a kind as people type it.
@@ -140,13 +140,13 @@ func kindOf(s string) (string, error) {
 func (a *app) getCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "get KIND [NAME]", Short: "Show documents as they were applied",
-		Long: `Show documents of a kind (variable, rollout, blackout or pin) as they were
-applied; a pin's name is its host. With -o yaml or -o json the output is what
+		Long: `Show documents of a kind (variable, rollout, objective, blackout or pin) as they
+were applied; a pin's name is its host. With -o yaml or -o json the output is what
 apply reads.`,
 		Example: `  tsunamictl get variable -o yaml > variables.yaml
   tsunamictl get blackout christmas -o yaml`,
 		Args:      arguments("KIND [NAME]"),
-		ValidArgs: []string{"variable", "rollout", "blackout", "pin"},
+		ValidArgs: []string{"variable", "rollout", "objective", "blackout", "pin"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
@@ -184,10 +184,11 @@ func checkName(kind, name string) (err error) {
 }
 
 var documentColumns = map[string][]string{
-	control.KindVariable: {"NAME", "TYPE", "INITIAL", "ALLOWS"},
-	control.KindRollout:  {"NAME", "VARIABLE", "TO", "RAMP", "WHERE"},
-	control.KindBlackout: {"NAME", "TIMES", "WHERE", "WHY"},
-	control.KindPin:      {"HOST", "VALUES", "UNTIL", "WHY"},
+	control.KindVariable:  {"NAME", "TYPE", "INITIAL", "ALLOWS"},
+	control.KindRollout:   {"NAME", "VARIABLE", "TO", "RAMP", "WHERE"},
+	control.KindObjective: {"NAME", "CHECK", "AFTER A CHANGE", "STEADY"},
+	control.KindBlackout:  {"NAME", "TIMES", "WHERE", "WHY"},
+	control.KindPin:       {"HOST", "VALUES", "UNTIL", "WHY"},
 }
 
 func (a *app) emitDocuments(kind string, one bool, docs []control.Document) error {
@@ -221,6 +222,9 @@ func (a *app) emitDocuments(kind string, one bool, docs []control.Document) erro
 					to = "(removed)"
 				}
 				t.row(r.Name, r.Variable, to, rampText(r.Ramp), r.Where)
+			case d.Objective != nil:
+				o := d.Objective
+				t.row(o.Name, o.Check, withinText(o.WithinOfChange), steadyText(o.Steady))
 			case d.Blackout != nil:
 				t.row(d.Blackout.Name, blackoutTimes(d.Blackout), d.Blackout.Where, d.Blackout.Why)
 			case d.Pin != nil:
@@ -255,16 +259,17 @@ func allows(v *rollout.Variable) string {
 
 func (a *app) deleteCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete KIND NAME", Short: "Delete a variable that no host carries, a blackout, or a host's pin",
-		Long: `Delete a variable that no host carries, a blackout, or all pins of a host. Its
-history stays in the audit log. A variable that hosts carry is taken out of
+		Use: "delete KIND NAME", Short: "Delete a variable that no host carries, an objective, a blackout, or a host's pin",
+		Long: `Delete a variable that no host carries, an objective, a blackout, or all pins of a
+host. Its history stays in the audit log. A variable that hosts carry is taken out of
 their documents by 'tsunamictl rollout start VARIABLE --remove' first; a rollout is
 ended by 'tsunamictl rollout cancel'.`,
 		Example: `  tsunamictl delete variable old_flag
+  tsunamictl delete objective docker-healthy
   tsunamictl delete blackout christmas
   tsunamictl delete pin web1.lon2.example.net`,
 		Args:      arguments("KIND NAME"),
-		ValidArgs: []string{"variable", "blackout", "pin"},
+		ValidArgs: []string{"variable", "objective", "blackout", "pin"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
@@ -289,6 +294,8 @@ func (a *app) delete(ctx context.Context, kind, name string) error {
 	return a.emit(resp, func() {
 		a.say("%s %s deleted; its history stays in the audit log", resp.Kind, resp.Name)
 		switch kind {
+		case control.KindObjective:
+			a.say("  no rollout can name it any more")
 		case control.KindBlackout:
 			a.say("  what it held goes on from where it stood: tsunamictl rollout list")
 		case control.KindPin:

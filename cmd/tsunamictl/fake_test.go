@@ -223,6 +223,15 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 			out.Documents = append(out.Documents, control.Document{Rollout: running().Spec})
 		case control.KindPin:
 			out.Documents = append(out.Documents, control.Document{Pin: &rollout.Pin{Host: "web1.lon2.example.net", Values: rollout.Document{"docker_version": text("1.10")}, Until: then, Why: "ticket 812"}})
+		case control.KindObjective, "objective":
+			for _, o := range objectives() {
+				if q.Name == "" || q.Name == string(o.Name) {
+					out.Documents = append(out.Documents, control.Document{Objective: &o.Objective})
+				}
+			}
+			if len(out.Documents) == 0 {
+				return nil, fmt.Errorf("objective %s: %w", q.Name, rollout.ErrNotFound)
+			}
 		case control.KindBlackout:
 			for _, b := range f.blackouts {
 				out.Documents = append(out.Documents, control.Document{Blackout: &b.Blackout})
@@ -237,6 +246,8 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 			}
 		}
 		return out, nil
+	case control.ObjectiveList:
+		return objectives(), nil
 	case control.Delete:
 		return f.delete(r)
 	case control.VariableList:
@@ -245,6 +256,13 @@ func (f *fake) handle(_ context.Context, r control.Request) (any, error) {
 		var q control.StartRequest
 		if err := r.Decode(&q); err != nil {
 			return nil, err
+		}
+		if g := q.Rollout.Guard; g != nil {
+			for i, name := range g.Objectives {
+				if !slices.ContainsFunc(objectives(), func(o control.ObjectiveView) bool { return o.Name == name }) {
+					return nil, &rollout.FieldError{Field: fmt.Sprintf("guard.objectives[%d]", i), Problem: fmt.Sprintf("there is no objective %s: there are api, docker-healthy", name)}
+				}
+			}
 		}
 		if q.Rollout.Supersedes == "" && q.Rollout.Variable == "docker_version" {
 			return nil, fmt.Errorf("%w: docker-1-12-3 of docker_version is running: cancel it, or start this one with supersedes: docker-1-12-3", rollout.ErrRefused)
@@ -361,6 +379,9 @@ func (f *fake) delete(r control.Request) (any, error) {
 	}
 	if q.Kind == control.KindVariable {
 		return nil, control.Errorf(control.Refused, "40 hosts carry %s", q.Name)
+	}
+	if q.Kind == control.KindObjective && q.Name != "api" {
+		return nil, fmt.Errorf("objective %s: %w", q.Name, rollout.ErrNotFound)
 	}
 	if q.Kind == control.KindBlackout {
 		i := slices.IndexFunc(f.blackouts, func(b control.BlackoutView) bool { return string(b.Name) == q.Name })

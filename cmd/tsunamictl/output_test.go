@@ -14,6 +14,7 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -120,6 +121,42 @@ func TestGolden(t *testing.T) {
 		"chart-seconds": func(a *app) {
 			p := control.PlanView{Starts: then, Ends: then.Add(40 * time.Second), Target: 3, Curve: []control.PlanPoint{{Time: then.Add(5 * time.Second), Hosts: 1}, {Time: then.Add(20 * time.Second), Hosts: 2}, {Time: then.Add(40 * time.Second), Hosts: 3}}}
 			fmt.Fprintln(a.out, strings.Join(a.chart(&p, 50), "\n"))
+		},
+		"objectives":      func(a *app) { a.objectiveTable(objectives()) },
+		"objectives-wide": func(a *app) { a.output = "wide"; a.objectiveTable(objectives()) },
+		"objective-show": func(a *app) {
+			all := append(objectives(), control.ObjectiveView{Objective: slo.Objective{Name: "compares", Check: "port"}})
+			for i := range all {
+				a.objectiveFields(&all[i])
+				fmt.Fprintln(a.out)
+			}
+		},
+		"rollout-show-guarded": func(a *app) {
+			v := guarded()
+			a.rolloutFields(&v, then)
+		},
+		"rollout-show-guarded-wide": func(a *app) {
+			a.output = "wide"
+			v := guarded()
+			v.Guard.Clear, v.Guard.Why = false, "the guard\x1b[2J has only just begun to listen to hosts"
+			v.Guard.Standings = v.Guard.Standings[:1]
+			a.rolloutFields(&v, then)
+		},
+		"rollout-show-harmful": func(a *app) {
+			v := harmful()
+			a.rolloutFields(&v, then)
+		},
+		"rollout-show-breached": func(a *app) {
+			v := harmful()
+			e := v.Abort.Evidence
+			e.Kind, e.Of, v.Guard = slo.Breach, len(e.Failed), nil
+			e.Standings = append(e.Standings, slo.Standing{Objective: "api", E: 1e300, Bar: 100})
+			a.rolloutFields(&v, then)
+		},
+		"plan-power": func(a *app) {
+			p := plan()
+			p.Power = power()
+			a.planFields(&p, &planFlags{}, then)
 		},
 		"diff":      func(a *app) { a.differences(applying(), then) },
 		"dry-run":   func(a *app) { a.applied(applying(), then) },

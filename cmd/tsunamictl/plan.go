@@ -36,8 +36,9 @@ those that the rollout will follow.
 
 It shows the end, the hosts a day, by role and by zone, the times in which nobody
 is told, what the in-flight limits cost if hosts take --confirm to confirm, and
-conflicts with blackouts, pins and other rollouts. 'rollout start … --dry-run' shows
-the same.`,
+conflicts with blackouts, pins and other rollouts. Where the rollout names
+objectives it says how soon the guard would stop a change that breaks hosts, as
+simulated on this plan. 'rollout start … --dry-run' shows the same.`,
 		Example: `  tsunamictl rollout plan docker-1-12-3
   tsunamictl rollout plan -f docker.yaml --confirm 5m
   tsunamictl rollout plan -f docker.yaml --hosts`,
@@ -141,6 +142,9 @@ func (a *app) planFields(p *control.PlanView, o *planFlags, now time.Time) {
 	f.add("ends later for", heldText(p.Costs))
 	if o.confirm > 0 {
 		f.add("assuming", fmt.Sprintf("that a host confirms %s after it is told", o.confirm.String()))
+	}
+	for i := range p.Power {
+		f.add("guard", powerText(&p.Power[i]))
 	}
 	for _, c := range p.Conflicts {
 		f.add("conflict", c)

@@ -34,7 +34,12 @@ func (a *app) rolloutCommand() *cobra.Command {
 			Use: "show ROLLOUT", Short: "Show how a rollout stands, and why it isn't further", SuggestFor: []string{"status", "get", "describe"},
 			Long: `Show how a rollout stands: how many hosts are told, what holds it, when it ends
 against when it was planned to end, with the reason for each gap, and the hosts
-in flight.`,
+in flight.
+
+Of one with objectives it shows the evidence of the guard: how many of the hosts
+changed and not yet changed have failed, how much that weighs against what freezes
+it, and how many more failures would. Of one that the guard froze, which hosts
+failed how, and what else it could have been.`,
 			Example: "  tsunamictl rollout show docker-1-12-3",
 			Args:    arguments("ROLLOUT"),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -134,7 +139,11 @@ func (a *app) rolloutFields(v *control.RolloutView, now time.Time) {
 	if s := v.Spec; s != nil {
 		specFields(&f, s)
 	}
+	if v.Guard != nil {
+		f.add("evidence", clearText(v.Guard, now))
+	}
 	f.print(a.out)
+	a.guardTables(v, now)
 	if v.State == rollout.StateFrozen && v.Abort != nil {
 		fmt.Fprintf(a.out, "\nit stays frozen until: tsunamictl rollout resume %s --acknowledge %d --why …\n", v.ID, v.Abort.Sequence)
 		if v.Told > 0 && v.Rollback == "" && v.RollbackOf == "" {
@@ -178,6 +187,7 @@ func specFields(f *fields, s *rollout.Spec) {
 		f.add("canary", canaryText(c))
 	}
 	f.add("windows", rulesText(s.Windows))
+	f.add("guard", guardText(s.Guard))
 	f.add("after", s.After)
 	f.add("supersedes", s.Supersedes)
 }

@@ -30,6 +30,7 @@ type startFlags struct {
 	windows, exclude  []string
 	approvals         int
 	remove, dryRun    bool
+	guard             guardFlags
 	plan              planFlags
 }
 
@@ -42,11 +43,12 @@ var flagOf = map[string]string{
 	"inFlight.max": "--in-flight", "inFlight.perRole": "--in-flight-per-role",
 	"start": "--start", "after": "--after", "settle": "--settle", "spread": "--spread", "supersedes": "--supersede",
 	"approvals": "--approvals", "windows": "--window", "limits": "--limit",
+	"guard": "--objective", "guard.objectives": "--objective", "guard.onBreach": "--on-breach",
 	"every": "--every", "from": "--from", "until": "--until", "why": "--why",
 }
 
 // counted are the flags whose items a fault names by number.
-var counted = map[string]string{"limits": "--limit", "windows": "--window", "ramp.waves": "--waves: wave", "ramp.points": "--points: point", "exclude": "--exclude", "every": "--every"}
+var counted = map[string]string{"limits": "--limit", "windows": "--window", "ramp.waves": "--waves: wave", "ramp.points": "--points: point", "exclude": "--exclude", "every": "--every", "guard.objectives": "--objective"}
 
 const startHelp = `
 The ramp. --over alone is a straight line. --shape exponential starts slowly and
@@ -64,7 +66,13 @@ bake. --approvals 2 waits for two operators other than you.
 
 Beside it. --window 'mon-thu 09:00-16:00 Europe/Stockholm' is a time in which hosts
 may be told: days, months (dec), days of the month (24-26, or -1 for the last) and
-hours, in UTC unless a zone is named; several windows add up.`
+hours, in UTC unless a zone is named; several windows add up.
+
+While it moves. --objective docker-healthy has the guard compare changed hosts with
+those that aren't changed yet, and with what the objective allows. Where the
+evidence suffices the rollout is frozen at once and stays so until somebody
+resumes it; with --on-breach rollback its hosts are then taken back. --dry-run says
+how soon it would be.`
 
 func (a *app) rolloutStartCommand() *cobra.Command {
 	var o startFlags
@@ -79,9 +87,13 @@ and VALUE left out, it takes the variable out of the hosts' documents. With
   tsunamictl rollout start docker_version 1.12.3 --over 2w --limit 'role == "accesspoint": 30%, atLeast=1, atMost=50'
   tsunamictl rollout start docker_version 1.12.3 --preset common --canary 'perRole=1,bake=24h' --window 'mon-thu 09:00-16:00 Europe/Stockholm'
   tsunamictl rollout start docker_version 1.12.3 --waves '1%:1d,10%:2d:approval,100%' --dry-run
+  tsunamictl rollout start docker_version 1.12.3 --over 2w --objective docker-healthy --on-breach rollback
   tsunamictl rollout start docker_version --remove --over 1d`,
 		Args: arguments("VARIABLE [VALUE]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notEmpty(cmd, guardFlagNames...); err != nil {
+				return err
+			}
 			return a.startRollout(cmd.Context(), args[0], args[1:], &o)
 		},
 	}
@@ -104,6 +116,9 @@ else is said anew, as in 'rollout start'.
   tsunamictl rollout supersede docker-1-12-3 1.12.4 --over 1w`,
 		Args: arguments("ROLLOUT [VALUE]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notEmpty(cmd, guardFlagNames...); err != nil {
+				return err
+			}
 			old, err := a.show(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -140,6 +155,7 @@ func (o *startFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.name, "name", "", "the rollout's `name` (default: made of variable and value)")
 	f.BoolVar(&o.remove, "remove", false, "take the variable out of the hosts' documents; VALUE is left out")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the plan, start nothing")
+	o.guard.add(cmd)
 	o.plan.add(cmd, "with --dry-run, ")
 }
 
@@ -208,6 +224,9 @@ func (o *startFlags) spec(now time.Time) (rollout.Spec, error) {
 		add("--spread", err)
 		s.Spread = append(s.Spread, w)
 	}
+	var wrong []error
+	s.Guard, wrong = o.guard.spec()
+	errs = append(errs, wrong...)
 	if o.start != "" {
 		var err error
 		s.Start, err = parseTime(o.start, now, 1)
@@ -268,6 +287,9 @@ func (a *app) startRollout(ctx context.Context, variable string, value []string,
 		}
 		if !view.Ends.IsZero() {
 			a.say("  it ends %s if nothing holds it", moment(view.Ends, time.Now()))
+		}
+		if spec.Guard != nil {
+			a.say("  it is judged by %s", guardText(spec.Guard))
 		}
 		a.still(view)
 		a.say("  watch it: tsunamictl rollout watch %s", view.ID)
