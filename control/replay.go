@@ -199,8 +199,7 @@ type replay struct {
 
 func (r *replay) take(m bus.Msg) {
 	if !r.since.IsZero() && !m.Time.Before(r.since) {
-		r.anew(m)
-		r.since = time.Time{}
+		r.anew(m.Time)
 	}
 	if m.Subject == r.record {
 		r.last = m
@@ -228,10 +227,11 @@ func (r *replay) take(m bus.Msg) {
 	}
 }
 
-// anew begins the evidence anew just before a message, as a guard does when an
-// operator resumes a rollout: hosts that have been told are changed ones, and
-// nothing that they did before counts.
-func (r *replay) anew(m bus.Msg) {
+// anew begins the evidence anew, as a guard does when an operator resumes a
+// rollout: hosts that have been told are changed ones, and nothing that they did
+// before counts.
+func (r *replay) anew(at time.Time) {
+	r.since = time.Time{}
 	record, err := evidence.DecodeRecord(r.last.Header, r.last.Data)
 	if r.last.Subject == "" || err != nil {
 		return // it wasn't created yet
@@ -239,7 +239,7 @@ func (r *replay) anew(m bus.Msg) {
 	record.Acknowledged++ // less than the sequence of any later abort
 	if body, err := subjects.Encode(record); err == nil {
 		// What this makes of it can't fail: it was taken before.
-		_, _ = r.fold.Take(evidence.Message{Subject: r.record, Header: r.last.Header, Data: body, Sequence: r.fold.Sequence(), Time: m.Time})
+		_, _ = r.fold.Take(evidence.Message{Subject: r.record, Header: r.last.Header, Data: body, Sequence: r.fold.Sequence(), Time: at})
 	}
 	r.Events, r.Verdicts, r.Peaks, r.before, r.frozen, r.ToldAfter = r.Events[:0], r.Verdicts[:0], r.Peaks[:0], nil, false, 0
 }
@@ -251,10 +251,8 @@ func (r *replay) mayCount(m bus.Msg) bool {
 		return true
 	}
 	switch kind, _, _ := subjects.ParseEvidence(m.Subject); kind {
-	case subjects.KindHost:
-		return bytes.Contains(m.Data, []byte("fail")) // as it says of checks and enactments
-	case subjects.KindHealth:
-		return true
+	case subjects.KindHost, subjects.KindHealth:
+		return bytes.Contains(m.Data, []byte("fail")) // as they say of checks and enactments
 	case subjects.KindSilence:
 		return m.Subject == subjects.Listening
 	}
@@ -303,6 +301,9 @@ func (r *replay) look(m bus.Msg) {
 }
 
 func (r *replay) end() *Replay {
+	if !r.since.IsZero() {
+		r.anew(r.since) // nothing is as new as that
+	}
 	if _, watched := r.fold.View(r.Rollout); watched && len(r.Verdicts) == 0 {
 		r.Unclear, _ = r.fold.Clear(r.Rollout)
 	}

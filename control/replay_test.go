@@ -173,6 +173,11 @@ func TestReplay(t *testing.T) {
 		t.Errorf("late: %+v", late)
 	}
 
+	none, err := c.Replay(within(t), control.ReplayRequest{Rollout: "up", Since: time.Now().Add(time.Hour)})
+	if err != nil || len(none.Events)+len(none.Verdicts)+len(none.Peaks)+none.ToldAfter != 0 {
+		t.Errorf("%v, of the time to come: %+v", err, none)
+	}
+
 	// Another objective, which nobody has heard of: it forgives all.
 	mild := objective("mild")
 	mild.Tolerate = 100

@@ -45,6 +45,7 @@ of those stands with it.`,
 				return a.emit(v, func() { a.objectiveFields(v) })
 			},
 		},
+		a.objectiveTestCommand(), a.replayCommand(),
 	)
 	return cmd
 }
