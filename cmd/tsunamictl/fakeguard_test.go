@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/slo"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // What a service with a guard may answer.
@@ -66,4 +72,106 @@ func power() []slo.Power {
 		{Breaks: 5, Stopped: 1, Hosts: 37, Failed: 2, After: rollout.Duration(80 * time.Minute)},
 		{Breaks: 100, Stopped: 0.97, Hosts: 1, Failed: 1, After: rollout.Duration(time.Minute)},
 	}
+}
+
+// inventory is of hosts of two roles with a check, in all the states that it can
+// be in.
+func inventory(check string) (all []control.HostView) {
+	for i, s := range []rollout.CheckStatus{rollout.Passing, rollout.Passing, rollout.Pending, rollout.Failing, ""} {
+		h := control.HostView{Host: rollout.Host(fmt.Sprintf("web%d.example.net", i)), Role: "web", Online: true}
+		if s != "" {
+			h.Checks = map[rollout.ID]rollout.Check{rollout.ID(check): {Status: s}}
+		}
+		all = append(all, h)
+	}
+	all[1].Online = false
+	return append(all, control.HostView{Host: "db1.example.net", Role: "db", Online: true})
+}
+
+// replayed is a replay with all that can be said of one.
+func replayed() *control.Replay {
+	v := harmful().Abort.Evidence
+	w := *v
+	w.Kind, w.Failed = slo.Breach, nil
+	w.Standings = append(w.Standings, slo.Standing{Objective: "api", E: 1, Bar: 100})
+	r := &control.Replay{
+		Rollout: "docker-1-12-3", Created: then.Add(-48 * time.Hour), From: then.Add(-48 * time.Hour), Until: then, Begins: then.Add(-50 * time.Hour),
+		Messages: 48200, Unread: 3, Verdicts: []slo.Verdict{*v, w}, Told: 10000, ToldAfter: 9963,
+		Peaks: []slo.Standing{{Objective: "docker-healthy", E: 4.12, Bar: 100, Treated: 37, TreatedFailed: 1, Control: 9963, ControlFailed: 2}},
+	}
+	for i := range 45 {
+		s := v.Standings[0]
+		s.Treated, s.TreatedFailed, s.E = 100+i, i+1, float64(i)
+		e := control.ReplayEvent{Time: then.Add(time.Duration(i-50) * time.Minute), Sequence: uint64(100 * (i + 1)), Changed: 1, Control: i % 3 / 2, Standing: s}
+		if i == 7 {
+			e.Changed, e.Control = 0, 1
+		}
+		r.Events = append(r.Events, e)
+	}
+	return r
+}
+
+// recordEvidence writes a rollout, judged by an objective, that breaks each of
+// its first ten hosts of thirty, and another that names no objective. What it
+// sources the stream has before anything that follows.
+func recordEvidence(js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	stored, err := bus.LastSequence(ctx, js, subjects.EvidenceStream)
+	if err != nil {
+		return err
+	}
+	put := func(m bus.Message, err error) error {
+		if err == nil {
+			_, err = bus.Put(ctx, js, m)
+		}
+		for stored++; err == nil; time.Sleep(time.Millisecond) {
+			n, reading := bus.LastSequence(ctx, js, subjects.EvidenceStream)
+			if err = reading; n >= stored {
+				break
+			}
+		}
+		return err
+	}
+	encoded := func(subject string, v any) (bus.Message, error) {
+		body, err := subjects.Encode(v)
+		return bus.Message{Subject: subject, Header: subjects.Header{subjects.HeaderTime: {time.Now().UTC().Format(time.RFC3339Nano)}}, Data: body}, err
+	}
+	objective := slo.Objective{Name: "docker-healthy", Check: "docker", For: new(rollout.Duration(0)), WithinOfChange: &slo.Within{AtMost: 1, Window: rollout.Duration(24 * time.Hour)}}
+	if err := put(encoded(subjects.KindObjective.Subject("docker-healthy"), objective)); err != nil {
+		return err
+	}
+	host := func(i int) rollout.Host { return rollout.Host(fmt.Sprintf("web%d.example.net", i)) }
+	for i := range 30 {
+		r := rollout.Report{Role: "web", Boot: "b1", Checks: map[rollout.ID]rollout.Check{"docker": {Status: rollout.Passing}}}
+		if err := put(encoded(subjects.HostSubject(host(i)), r)); err != nil {
+			return err
+		}
+	}
+	for _, id := range []rollout.ID{"guarded", "unguarded"} {
+		spec := rollout.Spec{Name: id, Variable: "docker_version", To: text("1.12.3"), Ramp: rollout.Ramp{Over: rollout.Duration(time.Hour)}}
+		if id == "guarded" {
+			spec.Guard = &rollout.Guard{Objectives: []rollout.ID{"docker-healthy"}}
+		}
+		r := rollout.Record{Spec: spec, State: rollout.StateRunning, By: "alice", Author: "alice", Created: time.Now().UTC(), Salt: "s"}
+		if err := put(encoded(subjects.KindRollout.Subject(string(id)), r)); err != nil {
+			return err
+		}
+	}
+	for i := range 10 {
+		told := rollout.Told{Rollout: "guarded", Generation: 2, Time: time.Now()}
+		c := subjects.Change{
+			Host: host(i), Variable: "docker_version", Rollout: "guarded", Actor: "alice", Time: time.Now(), Reason: rollout.Reason{Code: rollout.ByRamp},
+			Desired: rollout.Desired{Generation: 2, Values: rollout.Document{"docker_version": text("1.12.3")}, Told: map[rollout.Name]rollout.Told{"docker_version": told}},
+		}
+		h, body, err := c.Encode()
+		if err := put(bus.Message{Subject: subjects.KindDesired.Subject(string(c.Host)), Header: h, Data: body}, err); err != nil {
+			return err
+		}
+		e := subjects.HealthEvent{Kind: subjects.HealthCheck, Boot: "b1", Sequence: 1, Time: time.Now(), Check: "docker", Status: string(rollout.Failing), Output: "can't connect\x1b[2J"}
+		if err := put(encoded(subjects.Health(c.Host), e)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -36,6 +36,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"end-scheduler": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("scheduler").(func())() },
 			"exits":         exits,
+			"record": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Check(recordEvidence(ts.Value("js").(jetstream.JetStream)))
+			},
 		},
 		Setup: func(env *testscript.Env) error {
 			b, err := broker.Start(broker.Options{Dir: filepath.Join(env.WorkDir, ".broker"), Listen: "127.0.0.1:0", Unsynced: true})
@@ -63,7 +66,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(stop)
-			env.Values["scheduler"] = stop
+			env.Values["scheduler"], env.Values["js"] = stop, js
 			env.Setenv("TSUNAMI_SERVER", b.ClientURL())
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second a command otherwise
 			return nil

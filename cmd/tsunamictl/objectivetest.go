@@ -104,8 +104,12 @@ type testedRole struct {
 	Failed  int          `json:"failed"` // in the time of the evidence, at least once
 }
 
-// testSpan is the time whose failures are counted.
-const testSpan = 24 * time.Hour
+// testSpan is the time whose failures are counted; of less than leastSpan no rate
+// is told.
+const (
+	testSpan  = 24 * time.Hour
+	leastSpan = time.Hour
+)
 
 func (a *app) testObjectives(ctx context.Context, all []*slo.Objective, now time.Time) ([]tested, error) {
 	hosts, err := a.everyHost(ctx)
@@ -229,10 +233,10 @@ func (t *tested) sentences(o *slo.Objective) (all []string) {
 		failing, silent = failing+r.Failing, silent+r.Silent
 	}
 	if n := failing + silent; n > 0 {
-		say("%s fail or are silent now: a rollout begins to watch a host when it passes", plural(n, "host"))
+		say("%s now: a rollout begins to watch a host when it passes", failNow(n))
 	}
-	if t.span() == 0 {
-		say("there is no evidence yet of how often hosts fail")
+	if t.span() < leastSpan {
+		say("the evidence reaches back %s: too short a time to tell how often hosts fail", spaced(t.span()))
 		return all
 	}
 	say("in the last %s %d of %s with the check failed at least once: %s of hosts a day", spaced(t.span()), t.Failed, plural(t.Watched, "host"), share(t.PerDay))
@@ -246,6 +250,13 @@ func (t *tested) sentences(o *slo.Objective) (all []string) {
 		say("it has no budgets: changed hosts are only compared with those not yet changed")
 	}
 	return all
+}
+
+func failNow(n int) string {
+	if n == 1 {
+		return "1 host fails or is silent"
+	}
+	return fmt.Sprintf("%d hosts fail or are silent", n)
 }
 
 // kept says whether a budget is kept by hosts that nobody changes.

@@ -158,6 +158,28 @@ func TestGolden(t *testing.T) {
 			p.Power = power()
 			a.planFields(&p, &planFlags{}, then)
 		},
+		"objective-test": func(a *app) {
+			for _, o := range append(objectives(), control.ObjectiveView{Objective: slo.Objective{Name: "compares", Check: "port"}}) {
+				all := inventory(string(o.Check))
+				t := testOf(&o.Objective, all, &control.Failures{
+					From: then.Add(-24 * time.Hour), Until: then,
+					Hosts: map[rollout.Host]slo.How{"web1.example.net": slo.FailedCheck, "gone.example.net": slo.FailedSilence},
+				})
+				a.tested(&t)
+				fmt.Fprintln(a.out)
+			}
+			o := objectives()[0].Objective
+			none := testOf(&o, nil, &control.Failures{})
+			a.tested(&none)
+			none = testOf(&o, inventory("other"), &control.Failures{})
+			a.tested(&none)
+		},
+		"replay": func(a *app) { a.replayed(replayed()) },
+		"replay-nothing": func(a *app) {
+			r := replayed()
+			r.Verdicts, r.Events, r.Unclear, r.Unread, r.Begins = nil, r.Events[:2], "nobody\x1b[2J is heard", 0, time.Time{}
+			a.replayed(r)
+		},
 		"diff":      func(a *app) { a.differences(applying(), then) },
 		"dry-run":   func(a *app) { a.applied(applying(), then) },
 		"blackouts": func(a *app) { a.blackoutTable(blackouts(), then) },

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +19,7 @@ func (a *app) replayCommand() *cobra.Command {
 	var files []string
 	var id, since string
 	cmd := &cobra.Command{
-		Use: "replay [NAME…] --rollout ROLLOUT", Short: "Show what objectives would have made of a rollout", SuggestFor: []string{"simulate", "backtest"},
+		Use: "replay --rollout ROLLOUT [NAME…]", Short: "Show what objectives would have made of a rollout", SuggestFor: []string{"simulate", "backtest"},
 		Long: `Show what objectives would have made of a rollout, from the evidence that was
 recorded while it moved: which failures counted, what each weighed, and when it
 would have been frozen. So an objective can be tried on a rollout of last month
@@ -33,7 +35,11 @@ evidence itself, so it needs no scheduler.`,
   tsunamictl objective replay --rollout docker-1-12-3 -f stricter.yaml -o json`,
 		Args: cobra.ArbitraryArgs,
 		ValidArgsFunction: a.complete(func(a *app, ctx context.Context, p place) ([]cobra.Completion, error) {
-			return a.completeObjectives(ctx, place{p.cmd, nil, p.begun})
+			all, err := a.completeObjectives(ctx, p)
+			return slices.DeleteFunc(all, func(c cobra.Completion) bool {
+				name, _, _ := strings.Cut(c, "\t")
+				return slices.Contains(p.words, name)
+			}), err
 		}),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if err := notEmpty(cmd, "rollout", "since"); err != nil {
@@ -100,10 +106,15 @@ func (a *app) replay(ctx context.Context, q *control.ReplayRequest, names, files
 	return a.emit(r, func() { a.replayed(r) })
 }
 
-// found adds to an error about something that isn't there what is.
+// found adds to an error about something that isn't there what is, and to one
+// about what wasn't said how to say it.
 func (a *app) found(ctx context.Context, c *control.Client, err error) error {
-	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.NotFound {
+	e, ok := errors.AsType[*control.Error](err)
+	switch {
+	case ok && e.Code == control.NotFound:
 		return a.listing(ctx, c, e)
+	case ok && e.Code == control.Usage:
+		return usagef("%s, with NAMEs of objectives or -f FILE", e.Message)
 	}
 	return err
 }
@@ -117,14 +128,9 @@ func (a *app) objectivesIn(files []string) ([]*slo.Objective, error) {
 	}
 	var all []*slo.Objective
 	for _, d := range docs {
-		if d.Objective == nil {
-			continue
+		if d.Objective != nil {
+			all = append(all, d.Objective)
 		}
-		if err := d.Objective.Validate(); err != nil {
-			e := control.AsError(err)
-			return nil, locate([]control.Located{d}, e)
-		}
-		all = append(all, d.Objective)
 	}
 	if len(all) == 0 {
 		return nil, usagef("no objective in these files")
@@ -155,14 +161,14 @@ func (a *app) replayed(r *control.Replay) {
 	case len(r.Verdicts) > 0:
 		a.say("no host was told after that")
 	case len(r.Peaks) == 0:
-		a.say("nothing: the evidence has nothing of this rollout in that time")
+		a.say("nothing: there is no evidence about this rollout in that time")
 	}
 	if len(r.Verdicts) > 0 {
 		return
 	}
 	for i := range r.Peaks {
 		p := &r.Peaks[i]
-		a.say("nothing by %s: its evidence was at most %s; %s of changed hosts, %s of those not yet changed", p.Objective, evidenceText(p), failedOf(p.TreatedFailed, p.Treated), failedOf(p.ControlFailed, p.Control))
+		a.say("nothing by %s: its evidence was at most %s; changed hosts: %s, not yet changed: %s", p.Objective, evidenceText(p), failedOf(p.TreatedFailed, p.Treated), failedOf(p.ControlFailed, p.Control))
 	}
 	if r.Unclear != "" {
 		a.say("the rollout would wait now: %s", printable(r.Unclear))
@@ -172,8 +178,11 @@ func (a *app) replayed(r *control.Replay) {
 // evidenceSpan says which evidence was taken.
 func evidenceSpan(r *control.Replay) string {
 	s := "none"
-	if !r.Until.IsZero() {
-		s = fmt.Sprintf("from %s to %s, of %s", local(r.From), local(r.Until), plural(r.Messages, "message"))
+	switch {
+	case r.From.After(r.Until):
+		s = "none from " + local(r.From) + " on"
+	case !r.Until.IsZero():
+		s = fmt.Sprintf("%s to %s, %s", local(r.From), local(r.Until), plural(r.Messages, "message"))
 	}
 	if r.Unread > 0 {
 		s += fmt.Sprintf("; %d of them can't be read and change nothing", r.Unread)
