@@ -147,7 +147,7 @@ func (c *Client) created(ctx context.Context, id rollout.ID) (at time.Time, name
 		if err != nil {
 			continue
 		}
-		named = named || r.Spec.Guard != nil
+		named = named || r.Spec.Guard != nil && len(r.Spec.Guard.Objectives) > 0
 		if !r.Created.IsZero() && r.Created.Before(at) {
 			at = r.Created
 		}

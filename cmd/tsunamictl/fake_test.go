@@ -155,7 +155,7 @@ type fake struct {
 func newFake() *fake {
 	return &fake{
 		state: map[rollout.ID]rollout.State{"docker-1-12-3": rollout.StateRunning, "agent-2": rollout.StateFrozen, "done": rollout.StateCompleted, "waits": rollout.StatePending, "untold": rollout.StateRunning, "waiting": rollout.StateRunning, "canaried": rollout.StateRunning, "layer": rollout.StateCompleted, "over": rollout.StateCancelled,
-			"undone": rollout.StatePaused, "undone-rollback": rollout.StateCompleted, "other": rollout.StatePaused, "other-rollback": rollout.StateRunning},
+			"harmful": rollout.StateFrozen, "undone": rollout.StatePaused, "undone-rollback": rollout.StateCompleted, "other": rollout.StatePaused, "other-rollback": rollout.StateRunning},
 		blackouts: blackouts(),
 	}
 }
@@ -168,6 +168,9 @@ func (f *fake) view(id rollout.ID) (*control.RolloutView, error) {
 	v := running()
 	if s == rollout.StateFrozen {
 		v = frozen()
+	}
+	if id == "harmful" {
+		v = harmful()
 	}
 	v.ID, v.State = id, s
 	if s != rollout.StateRunning && s != rollout.StateFrozen {

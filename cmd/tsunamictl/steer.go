@@ -150,6 +150,9 @@ completed one that was aborted and no longer covers hosts that join.`,
 				a.say("%s is %s again, from %s: its clock goes on from where it stood, nothing is made up for at once", v.ID, v.State, toldOf(v))
 				if acknowledge != 0 {
 					a.say("abort %d is acknowledged by %s; a newer one freezes it again", acknowledge, a.actor)
+					if before.Guard != nil {
+						a.say("its evidence begins anew: hosts that have failed so far speak against it no more")
+					}
 				}
 				a.still(v)
 			})
