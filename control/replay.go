@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,15 +55,15 @@ type Replay struct {
 	ToldAfter int `json:"toldAfter,omitempty"`
 }
 
-// ReplayEvent is a message with which failures came to count.
+// ReplayEvent is a failure that came to count.
 type ReplayEvent struct {
-	Time     time.Time `json:"time"`
+	// Counted is when it did, with the message of this sequence; Failure.Time is
+	// when the host began to fail.
+	Counted  time.Time `json:"counted"`
 	Sequence uint64    `json:"sequence"`
-	// Changed and Control count the changed hosts, and those not yet changed,
-	// whose failure came to count.
-	Changed int `json:"changed,omitempty"`
-	Control int `json:"control,omitempty"`
-	// Standing is the evidence afterwards.
+	slo.Failure
+	// Standing is the evidence after that message, in the objective that it counts
+	// in.
 	Standing slo.Standing `json:"standing"`
 }
 
@@ -95,6 +94,7 @@ func (c *Client) Replay(ctx context.Context, q ReplayRequest) (*Replay, error) {
 	if q.Since.After(created) {
 		r.From = q.Since
 	}
+	r.fold.Note(r.note)
 	if q.Objectives != nil {
 		r.fold.Instead(q.Objectives)
 	} else if err := c.seed(ctx, r.fold, from); err != nil {
@@ -191,20 +191,30 @@ type replay struct {
 	*Replay
 	fold   *evidence.Fold
 	since  time.Time
-	record string         // the subject of the rollout's record
-	last   bus.Msg        // the newest such record
-	before []slo.Standing // as they stood after the message before
-	frozen bool           // a verdict has fallen, and nobody has resumed
+	record string  // the subject of the rollout's record
+	last   bus.Msg // the newest such record
+	noted  []noted // with the message that is being taken
+	frozen bool    // a verdict has fallen, and nobody has resumed
+	// acknowledged is the newest abort that an operator has acknowledged.
+	acknowledged uint64
+}
+
+// noted is a failure, with the objective that it counts in.
+type noted struct {
+	objective rollout.ID
+	failure   slo.Failure
 }
 
 func (r *replay) take(m bus.Msg) {
 	if !r.since.IsZero() && !m.Time.Before(r.since) {
 		r.anew(m.Time)
 	}
-	if m.Subject == r.record {
+	if record, err := evidence.DecodeRecord(m.Header, m.Data); m.Subject == r.record && err == nil {
 		r.last = m
+		if record.Acknowledged > r.acknowledged {
+			r.acknowledged, r.frozen = record.Acknowledged, false
+		}
 	}
-	may := r.mayCount(m)
 	r.Messages++
 	r.Until = m.Time
 	verdicts, err := r.fold.Take(evidence.Message(m))
@@ -218,7 +228,7 @@ func (r *replay) take(m bus.Msg) {
 			mine = append(mine, v)
 		}
 	}
-	if may || len(mine) > 0 || m.Subject == r.record {
+	if len(r.noted) > 0 || m.Subject == r.record {
 		r.look(m)
 	}
 	if len(mine) > 0 {
@@ -241,22 +251,7 @@ func (r *replay) anew(at time.Time) {
 		// What this makes of it can't fail: it was taken before.
 		_, _ = r.fold.Take(evidence.Message{Subject: r.record, Header: r.last.Header, Data: body, Sequence: r.fold.Sequence(), Time: at})
 	}
-	r.Events, r.Verdicts, r.Peaks, r.before, r.frozen, r.ToldAfter = r.Events[:0], r.Verdicts[:0], r.Peaks[:0], nil, false, 0
-}
-
-// mayCount says whether failures may come to count with a message. What the
-// evidence comes to costs too much to be asked after each.
-func (r *replay) mayCount(m bus.Msg) bool {
-	if due := r.fold.Due(); !due.IsZero() && !due.After(m.Time) {
-		return true
-	}
-	switch kind, _, _ := subjects.ParseEvidence(m.Subject); kind {
-	case subjects.KindHost, subjects.KindHealth:
-		return bytes.Contains(m.Data, []byte("fail")) // as they say of checks and enactments
-	case subjects.KindSilence:
-		return m.Subject == subjects.Listening
-	}
-	return false
+	r.Events, r.Verdicts, r.Peaks, r.frozen, r.ToldAfter = r.Events[:0], r.Verdicts[:0], r.Peaks[:0], false, 0
 }
 
 // tell counts the hosts that the rollout tells.
@@ -271,24 +266,21 @@ func (r *replay) tell(m bus.Msg) {
 	}
 }
 
-// look takes note of what has come to count.
-func (r *replay) look(m bus.Msg) {
-	view, ok := r.fold.View(r.Rollout)
-	if !ok {
-		r.before = nil
-		return
+// note takes a failure that the fold counts.
+func (r *replay) note(id, objective rollout.ID, f slo.Failure) {
+	if id == r.Rollout && !r.frozen {
+		r.noted = append(r.noted, noted{objective, f})
 	}
+}
+
+// look takes the evidence after a message with which something came to count.
+func (r *replay) look(m bus.Msg) {
+	view, _ := r.fold.View(r.Rollout) // it is watched
 	for i, s := range view.Standings {
-		var was slo.Standing
-		if i < len(r.before) {
-			was = r.before[i]
-		}
-		changed, control := s.TreatedFailed-was.TreatedFailed, s.ControlFailed-was.ControlFailed
-		if changed < 0 || control < 0 { // it was begun anew
-			changed, control, r.frozen = s.TreatedFailed, s.ControlFailed, false
-		}
-		if changed+control > 0 && !r.frozen {
-			r.Events = append(r.Events, ReplayEvent{Time: m.Time, Sequence: m.Sequence, Changed: changed, Control: control, Standing: s})
+		for _, n := range r.noted {
+			if n.objective == s.Objective {
+				r.Events = append(r.Events, ReplayEvent{Counted: m.Time, Sequence: m.Sequence, Failure: n.failure, Standing: s})
+			}
 		}
 		switch {
 		case i == len(r.Peaks):
@@ -297,7 +289,7 @@ func (r *replay) look(m bus.Msg) {
 			r.Peaks[i] = s
 		}
 	}
-	r.before = view.Standings
+	r.noted = r.noted[:0]
 }
 
 func (r *replay) end() *Replay {

@@ -152,7 +152,7 @@ func TestReplay(t *testing.T) {
 		t.Errorf("verdict %+v", v)
 	}
 	last := got.Events[len(got.Events)-1]
-	if n := len(got.Events); n != v.Of+1 || got.Events[0].Control != 1 || got.Events[0].Changed != 0 || got.Events[1].Changed != 1 || got.Events[1].Standing.TreatedFailed != 1 || last.Sequence != v.Sequence || last.Standing.E < last.Standing.Bar {
+	if n := len(got.Events); n != v.Of+1 || got.Events[0].Treated || got.Events[0].Host != hosts[29] || got.Events[0].How != slo.FailedCheck || !got.Events[1].Treated || got.Events[1].Host != hosts[0] || got.Events[1].Told.IsZero() || got.Events[1].Standing.TreatedFailed != 1 || last.Sequence != v.Sequence || last.Standing.E < last.Standing.Bar {
 		t.Errorf("%d events: %+v", n, got.Events)
 	}
 	if got.Told != 20 || got.ToldAfter != 20-v.Of || got.Unread != 1 || got.Messages != int(r.stored) || !got.Begins.IsZero() || got.Unclear != "" {
@@ -169,7 +169,7 @@ func TestReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := late.Events[0]
-	if first.Changed != 1 || first.Control != 0 || first.Standing.Treated != 7 || first.Standing.TreatedFailed != 1 || first.Standing.Control != 18 || !late.From.Equal(half) {
+	if !first.Treated || first.Host != hosts[10] || first.Standing.Treated != 7 || first.Standing.TreatedFailed != 1 || first.Standing.Control != 18 || !late.From.Equal(half) {
 		t.Errorf("late: %+v", late)
 	}
 

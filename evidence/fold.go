@@ -36,6 +36,7 @@ type Fold struct {
 	ordered    []*trial // by id
 	instead    []*slo.Objective
 	unread     int
+	note       func(id, objective rollout.ID, f slo.Failure)
 }
 
 // New makes an empty fold.
@@ -48,6 +49,10 @@ func New() *Fold {
 // Instead makes the fold judge every rollout by these objectives, in place of
 // those that it names: for a replay, before the first message.
 func (f *Fold) Instead(objectives []*slo.Objective) { f.instead = objectives }
+
+// Note makes the fold say every failure that it counts, of changed hosts and of
+// the others: for a replay, before the first message.
+func (f *Fold) Note(note func(id, objective rollout.ID, f slo.Failure)) { f.note = note }
 
 // Seed says how an objective stood before the first message.
 func (f *Fold) Seed(o *slo.Objective) { f.objectives[o.Name] = o }

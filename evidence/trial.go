@@ -160,6 +160,9 @@ func (f *Fold) begin(t *trial) {
 		}
 	}
 	t.watch = slo.NewWatch(t.id, objectives, t.spec.Rollback != "", f.now)
+	if f.note != nil {
+		t.watch.Note(func(objective rollout.ID, failure slo.Failure) { f.note(t.id, objective, failure) })
+	}
 	t.verdict, t.planned, t.aborted = nil, false, false
 	for _, name := range sortedKeys(f.hosts) { // in one order: strata are numbered by it
 		if h := f.hosts[name]; f.now.Sub(h.reported) <= Lookback {

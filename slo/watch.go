@@ -33,6 +33,7 @@ type Watch struct {
 	failed     []Failure // of changed hosts, the newest, at most mostFailures
 	failures   int       // of changed hosts
 	verdict    *Verdict
+	note       func(objective field.ID, f Failure)
 }
 
 // judged is one objective and what speaks against the rollout in it.
@@ -92,6 +93,10 @@ func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time
 	}
 	return w
 }
+
+// Note makes the watch say every failure that it counts, of changed hosts and of
+// the others, with the objective that it counts in: for a replay.
+func (w *Watch) Note(note func(objective field.ID, f Failure)) { w.note = note }
 
 // Plan says when the ramp begins and for how long it is planned to run.
 func (w *Watch) Plan(begins time.Time, length time.Duration) {
@@ -332,12 +337,17 @@ func (w *Watch) score(m *member, objective int, how How, since time.Time, output
 	if !m.atRisk() {
 		delete(w.quiet, m.host)
 	}
-	if treated := !m.told.IsZero(); treated && !known {
+	treated := !m.told.IsZero()
+	f := Failure{Host: m.host, Role: m.role, How: how, Treated: treated, Told: m.told, Time: since, Output: output}
+	if w.note != nil {
+		w.note(j.Name, f)
+	}
+	if treated && !known {
 		w.failures++
 		if len(w.failed) == mostFailures {
 			w.failed = slices.Delete(w.failed, 0, 1)
 		}
-		w.failed = append(w.failed, Failure{Host: m.host, Role: m.role, How: how, Treated: true, Told: m.told, Time: since, Output: output})
+		w.failed = append(w.failed, f)
 	}
 	w.decide()
 }

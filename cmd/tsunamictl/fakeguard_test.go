@@ -102,10 +102,8 @@ func replayed() *control.Replay {
 	for i := range 45 {
 		s := v.Standings[0]
 		s.Treated, s.TreatedFailed, s.E = 100+i, i+1, float64(i)
-		e := control.ReplayEvent{Time: then.Add(time.Duration(i-50) * time.Minute), Sequence: uint64(100 * (i + 1)), Changed: 1, Control: i % 3 / 2, Standing: s}
-		if i == 7 {
-			e.Changed, e.Control = 0, 1
-		}
+		e := control.ReplayEvent{Counted: then.Add(time.Duration(i-50) * time.Minute), Sequence: uint64(100 * (i + 1)), Failure: v.Failed[i%3], Standing: s}
+		e.Treated = i != 7
 		r.Events = append(r.Events, e)
 	}
 	return r

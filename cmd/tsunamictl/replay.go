@@ -198,7 +198,7 @@ func (a *app) events(all []control.ReplayEvent) {
 		return
 	}
 	fmt.Fprintln(a.out)
-	t := newTable("TIME", "SEQUENCE", "OBJECTIVE", "FAILED NOW", "CHANGED", "NOT CHANGED", "EVIDENCE").numbers("SEQUENCE")
+	t := newTable("TIME", "SEQUENCE", "HOST", "ROLE", "HOW", "CHANGED?", "OBJECTIVE", "CHANGED", "NOT CHANGED", "EVIDENCE").numbers("SEQUENCE")
 	for i := range all {
 		if hidden := len(all) - 2*mostEvents; hidden > 0 && !a.wide() && i >= mostEvents && i < mostEvents+hidden {
 			if i == mostEvents {
@@ -208,19 +208,13 @@ func (a *app) events(all []control.ReplayEvent) {
 		}
 		e := &all[i]
 		s := &e.Standing
-		t.row(local(e.Time), e.Sequence, s.Objective, failedNow(e), failedOf(s.TreatedFailed, s.Treated), failedOf(s.ControlFailed, s.Control), evidenceText(s))
+		changed := "no"
+		if e.Treated {
+			changed = "yes"
+		}
+		t.row(local(e.Counted), e.Sequence, e.Host, e.Role, howText(e.How), changed, s.Objective, failedOf(s.TreatedFailed, s.Treated), failedOf(s.ControlFailed, s.Control), evidenceText(s))
 	}
 	t.print(a.out)
-}
-
-func failedNow(e *control.ReplayEvent) string {
-	switch {
-	case e.Control == 0:
-		return fmt.Sprintf("%d changed", e.Changed)
-	case e.Changed == 0:
-		return fmt.Sprintf("%d not changed", e.Control)
-	}
-	return fmt.Sprintf("%d changed, %d not changed", e.Changed, e.Control)
 }
 
 // wouldFreeze says when a rollout would have been frozen, and why.
