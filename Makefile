@@ -30,6 +30,8 @@ PROGRAMS := tsunamid tsunami-agent tsunamictl
 ARGS     ?=
 FUZZTIME ?= 5s
 BENCHTIME ?= 1s
+# Where `make sim` writes its tables, as Markdown.
+REPORT   ?= sim.md
 # Tests are stopped after so long, whatever they do.
 TIMEOUT  ?= 12m
 
@@ -37,7 +39,7 @@ TIMEOUT  ?= 12m
 TEST_DEBS := gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-deb=dpkg systemd-analyze=systemd
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test e2e bench check fix fuzz modules debs tools install clean
+.PHONY: help build demo test e2e bench sim check fix fuzz modules debs tools install clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9][a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -58,6 +60,9 @@ bench: modules ## The benchmarks
 	@dirs=$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r -n1 dirname | sort -u); \
 	echo "$(GO) test -run '^$$' -bench . in" $$dirs; \
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m $$dirs
+
+sim: modules ## Simulate the guard's decisions: 10,000 harmless rollouts, 2,000 of each other kind, some minutes
+	$(GO) test ./slo -run '^TestSimulation$$' -count=1 -v -timeout 60m -args -slo.harmless=10000 -slo.harmful=2000 -slo.report='$(abspath $(REPORT))'
 
 check: modules .tools/staticcheck ## Formatting, vet, modernizers, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \

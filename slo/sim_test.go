@@ -2,28 +2,16 @@ package slo
 
 import (
 	"cmp"
-	"flag"
-	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"runtime"
 	"slices"
-	"strings"
-	"sync"
-	"testing"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/field"
 )
 
-var (
-	simHarmless = flag.Int("slo.harmless", 300, "how many harmless rollouts TestSimulation simulates")
-	simHarmful  = flag.Int("slo.harmful", 40, "how many of each harmful kind")
-	simReport   = flag.String("slo.report", "", "write the table to this file")
-)
-
-// The simulation of guard.md.
+// The simulated rollouts: hosts of four roles, which fail by themselves at four
+// rates, over two weeks.
 const (
 	simDay    = 24 * time.Hour
 	simLength = 14 * simDay
@@ -110,15 +98,34 @@ func (f *fleet) together(at time.Duration, share float64, all bool) {
 	}
 }
 
-// racks lets a share of the racks, of 20 hosts each, die at a time.
+// racks lets a share of the racks, of 20 hosts each, die at a time. Who shares a
+// rack has nothing to do with who is told when.
 func (f *fleet) racks(at time.Duration, share float64) {
-	n := len(f.role) / 20
+	f.rackByRack(func() (time.Duration, bool) { return at, f.random.Float64() < share })
+}
+
+// rackByRack lets each rack die, or not, when it is asked.
+func (f *fleet) rackByRack(dies func() (at time.Duration, ok bool)) {
+	const size = 20
 	in := f.random.Perm(len(f.role))
-	for k := range n {
-		if f.random.Float64() < share {
-			for _, h := range in[20*k : 20*k+20] {
-				f.fail(h, at+time.Duration(f.random.Float64()*float64(time.Second)))
-			}
+	for k := range len(in) / size {
+		at, ok := dies()
+		if !ok {
+			continue
+		}
+		for _, h := range in[size*k : size*(k+1)] {
+			f.fail(h, at+time.Duration(f.random.Float64()*float64(time.Second)))
+		}
+	}
+}
+
+// lie lets hosts that are told late pretend to fail while the rollout is young,
+// so many of each role.
+func (f *fleet) lie(n int) {
+	for r, size := range f.roles {
+		first := slices.Index(f.role, r)
+		for i := range n {
+			f.fail(first+size-1-i, time.Duration(i+1)*time.Minute)
 		}
 	}
 }
@@ -138,14 +145,16 @@ func (f *fleet) events() []simEvent {
 // simOutcome is what came of a simulated rollout.
 type simOutcome struct {
 	kind            Kind // "" where it wasn't frozen
+	harm            bool // C alone, against its own bar
 	failed, treated int  // hosts by then
 	simple          [len(simRules)]bool
 }
 
 var simEpoch = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 
-// judge runs the evidence, and the simpler rules, over one rollout.
-func (f *fleet) judge(o *Objective, rules bool) (out simOutcome) {
+// judge runs the evidence, and the simpler rules, over one rollout. All of it is
+// gone through, or no more than until it is frozen.
+func (f *fleet) judge(o *Objective, all bool) (out simOutcome) {
 	e := NewEvidence(o, false, simEpoch)
 	e.Plan(simEpoch, f.length)
 	for range f.roles {
@@ -156,31 +165,33 @@ func (f *fleet) judge(o *Objective, rules bool) (out simOutcome) {
 		e.Enter(&hosts[h], r, false, simEpoch)
 	}
 	bar := math.Log(1 / o.alpha())
-	var naive simple
-	naive.control = len(f.role)
+	naive := simple{control: len(f.role)}
 	for _, ev := range f.events() {
 		now, s := simEpoch.Add(ev.at), &hosts[ev.host]
 		if !s.AtRisk() {
 			continue
 		}
-		if rules {
+		if all {
 			naive.take(ev, s.treated)
 		}
 		if !ev.fail {
 			e.Treat(s, now)
-			out.treated++
+			if out.kind == "" {
+				out.treated++
+			}
 			continue
 		}
-		if s.treated {
+		if s.treated && out.kind == "" {
 			out.failed++
 		}
 		e.Fail(s, now)
+		out.harm = out.harm || e.Harm() >= bar
 		if out.kind == "" && e.E() >= bar {
 			out.kind = Breach
 			if e.Harm() >= math.Log(plainHarm) || e.Harm() >= e.Breach() {
 				out.kind = Harm
 			}
-			if !rules {
+			if !all {
 				return out
 			}
 		}
@@ -189,138 +200,47 @@ func (f *fleet) judge(o *Objective, rules bool) (out simOutcome) {
 	return out
 }
 
-// scenario is a row of guard.md's table.
-type scenario struct {
-	name  string
-	roles []int
-	make  func(f *fleet)
-	at    time.Duration // all at once then; 0: along the ramp
-}
-
-var scenarios = []scenario{
-	{name: "harmless", make: func(*fleet) {}},
-	{name: "+5 % of treated fail", make: func(f *fleet) { f.breaks(0.05, -1) }},
-	{name: "+5 %, only the 1000-host role", make: func(f *fleet) { f.breaks(0.05, 3) }},
-	{name: "+1 %", make: func(f *fleet) { f.breaks(0.01, -1) }},
-	{name: "all treated fail", make: func(f *fleet) { f.breaks(1, -1) }},
-	{name: "5 % of the treated fail together on day 10", make: func(f *fleet) { f.together(10*simDay, 0.05, false) }},
-	{name: "the same on day 13.5", make: func(f *fleet) { f.together(27*simDay/2, 0.05, false) }},
-	{name: "a shock to 5 % of the fleet, both arms", make: func(f *fleet) { f.together(7*simDay, 0.05, true) }},
-	{name: "2 % of racks die, random order", make: func(f *fleet) { f.racks(3*simDay, 0.02) }},
-	{name: "200 hosts, +5 %", roles: []int{80, 60, 40, 20}, make: func(f *fleet) { f.breaks(0.05, -1) }},
-	{name: "1000 at once, no control, 5 %", roles: []int{1000}, make: func(f *fleet) {
-		for h := range f.told {
-			f.told[h] = 0
-		}
-		f.breaks(0.05, -1)
-	}},
-}
-
-func (s *scenario) fleet(seed uint64) *fleet {
-	f := newFleet(orRoles(s.roles), simLength, seed)
-	f.background()
-	s.make(f)
-	return f
-}
-
-func orRoles(roles []int) []int {
-	if roles == nil {
-		return simRoles
-	}
-	return roles
-}
-
-// run simulates the scenario so many times, on all processors.
-func (s *scenario) run(n int, rules bool) []simOutcome {
-	out := make([]simOutcome, n)
-	var wait sync.WaitGroup
-	next := make(chan int)
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for i := range next {
-				out[i] = s.fleet(uint64(i)+1).judge(simObjective(), rules)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wait.Wait()
-	return out
-}
-
-func quantile(xs []int, q float64) int {
-	if len(xs) == 0 {
-		return 0
-	}
-	slices.Sort(xs)
-	return xs[min(len(xs)-1, int(q*float64(len(xs))))]
-}
-
-type simSummary struct {
-	runs, harm, breach        int
-	failed, failed95, treated int
-	simple                    [len(simRules)]int
-}
-
-func summarize(out []simOutcome) (s simSummary) {
-	var failed, treated []int
-	for _, o := range out {
-		s.runs++
-		switch o.kind {
-		case Harm:
-			s.harm++
-		case Breach:
-			s.breach++
-		}
-		if o.kind != "" {
-			failed, treated = append(failed, o.failed), append(treated, o.treated)
-		}
-		for i, fired := range o.simple {
-			if fired {
-				s.simple[i]++
-			}
-		}
-	}
-	s.failed, s.failed95, s.treated = quantile(failed, 0.5), quantile(failed, 0.95), quantile(treated, 0.5)
-	return s
-}
-
 // simRules are simpler ways to decide, for comparison.
-var simRules = [...]string{"3 failures", "over 1 % in total"}
+var simRules = [...]string{
+	"3 failures", "a burn rate of 14.4 over an hour", "the same, of at least 3 failures", "over 1 % of all changed hosts", "a z-test at 5 %, looked at after each failure",
+}
 
+// simple is what the simpler rules go by: failures of treated hosts and of
+// control. The burn rate is that of a budget of 1 % of the treated over the length
+// of the rollout.
 type simple struct {
-	control, treated, failed int
-	fired                    [len(simRules)]bool
+	control, treated      int // at risk, and treated ever
+	failed, controlFailed int
+	hour                  []time.Duration // failures of treated hosts within the last
+	fired                 [len(simRules)]bool
 }
 
 func (s *simple) take(ev simEvent, treated bool) {
+	for len(s.hour) > 0 && s.hour[0] <= ev.at-time.Hour {
+		s.hour = s.hour[1:]
+	}
 	switch {
 	case !ev.fail:
 		s.treated++
 		s.control--
+		return
 	case treated:
 		s.failed++
+		s.hour = append(s.hour, ev.at)
+	default:
+		s.control--
+		s.controlFailed++
 	}
-	s.fired[0] = s.fired[0] || s.failed >= 3
-	s.fired[1] = s.fired[1] || s.treated >= 100 && float64(s.failed) > 0.01*float64(s.treated)
-}
-
-func TestSimulation(t *testing.T) {
-	var b strings.Builder
-	for i := range scenarios {
-		s := &scenarios[i]
-		n := *simHarmful
-		if i == 0 {
-			n = *simHarmless
-		}
-		start := time.Now()
-		sum := summarize(s.run(n, i == 0))
-		fmt.Fprintf(&b, "%-45s %5d  ABORT %5.1f%% HOLD %5.1f%%  failed %d / %d  treated %d  %s %v\n", s.name, n, 100*float64(sum.harm)/float64(n), 100*float64(sum.breach)/float64(n), sum.failed, sum.failed95, sum.treated, time.Since(start).Round(time.Millisecond), sum.simple)
-	}
-	t.Log("\n" + b.String())
-	if *simReport != "" {
-		os.WriteFile(*simReport, []byte(b.String()), 0o644)
+	const budget = 0.01
+	expected := budget * float64(s.treated) * float64(time.Hour) / float64(simLength) // in an hour
+	burns := treated && float64(len(s.hour)) >= 14.4*expected
+	// z compares the parts of the treated and of the control that have failed.
+	n, m := float64(s.treated), float64(s.control+s.controlFailed)
+	pooled := float64(s.failed+s.controlFailed) / (n + m)
+	z := (float64(s.failed)/n - float64(s.controlFailed)/m) / math.Sqrt(pooled*(1-pooled)*(1/n+1/m))
+	for i, now := range [...]bool{
+		s.failed >= 3, burns, burns && len(s.hour) >= 3, n >= 100 && float64(s.failed) > budget*n, n > 0 && m > 0 && z > 1.645,
+	} {
+		s.fired[i] = s.fired[i] || now
 	}
 }
