@@ -178,6 +178,9 @@ func TestGuardSilence(t *testing.T) {
 			t.Errorf("a failed host: %+v", f)
 		}
 	}
+	if n := verdict.Standings[0].ControlFailed; n > 0 {
+		t.Errorf("%d hosts are said to have failed that live:\n%s", n, s.must("objective", "replay", "--rollout", "deadly"))
+	}
 }
 
 // TestGuardKilled kills the guard, a process of its own, in the middle of a

@@ -117,7 +117,9 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 
 // Watched says whether a rollout is watched: one that names objectives, from its
 // creation until it has ended; a completed one as a layer.
-func Watched(r *rollout.Record) bool { return r.Spec.Guard != nil && len(r.Spec.Guard.Objectives) > 0 && goesOn(r) }
+func Watched(r *rollout.Record) bool {
+	return r.Spec.Guard != nil && len(r.Spec.Guard.Objectives) > 0 && goesOn(r)
+}
 
 func goesOn(r *rollout.Record) bool { return r.State.Live() || r.State == rollout.StateCompleted }
 
