@@ -45,7 +45,8 @@ type Replay struct {
 	// Verdicts are those that fell: more than one where an operator resumed the
 	// rollout in between.
 	Verdicts []slo.Verdict `json:"verdicts"`
-	// Peaks are the evidence for each objective when it was at its most.
+	// Peaks are the evidence for each objective when it was at its most, with the
+	// counts as they were in the end.
 	Peaks []slo.Standing `json:"peaks"`
 	// Unclear says why the evidence couldn't be relied on in the end.
 	Unclear string `json:"unclear,omitempty"`
@@ -215,6 +216,9 @@ func (r *replay) take(m bus.Msg) {
 			r.acknowledged, r.frozen = record.Acknowledged, false
 		}
 	}
+	if m.Subject == r.record {
+		r.count() // it may be the rollout's end
+	}
 	r.Messages++
 	r.Until = m.Time
 	verdicts, err := r.fold.Take(evidence.Message(m))
@@ -292,10 +296,24 @@ func (r *replay) look(m bus.Msg) {
 	r.noted = r.noted[:0]
 }
 
+// count brings the counts up to date, where no verdict has fallen.
+func (r *replay) count() {
+	view, watched := r.fold.View(r.Rollout)
+	if !watched || r.frozen || len(view.Standings) != len(r.Peaks) {
+		return
+	}
+	for i, s := range view.Standings {
+		p := &r.Peaks[i]
+		s.E, s.Harm, s.Breach = p.E, p.Harm, p.Breach
+		*p = s
+	}
+}
+
 func (r *replay) end() *Replay {
 	if !r.since.IsZero() {
 		r.anew(r.since) // nothing is as new as that
 	}
+	r.count()
 	if _, watched := r.fold.View(r.Rollout); watched && len(r.Verdicts) == 0 {
 		r.Unclear, _ = r.fold.Clear(r.Rollout)
 	}
