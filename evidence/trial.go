@@ -199,7 +199,7 @@ func (f *Fold) join(t *trial, h *host, group string, told time.Time) {
 	if group == "" {
 		group = string(h.role)
 	}
-	t.watch.Join(h.name, h.role, group, told)
+	t.watch.Join(h.name, h.role, h.labels, group, told)
 	if h.silent {
 		t.watch.Silent(h.name, h.session, f.now)
 	}

@@ -17,6 +17,10 @@ import (
 // for N failures and n hosts at risk, and r as in C. The Poisson likelihood
 // ratio.
 //
+// Hosts that share a domain (a rack, say) fail together, and A takes failures as
+// independent: so of a domain one failure counts in the longer of W and the time of
+// λ₀. That only ever takes evidence away.
+//
 // Both begin anew at each start point, with the hosts treated since (A1), or
 // the time and failures since (A2). An expected value of at most 1 follows from
 // the budgets being kept, by Ville's inequality for all times at once.
@@ -34,16 +38,23 @@ type budget struct {
 	late     int   // failures of those
 	exposure int64 // of hosts after their window, in milliseconds: a sum that doesn't depend on how time is cut
 	exposed  int64 // until when it counts, in milliseconds
+
+	domains map[string]int32
+	failed  []int64 // when a failure of each domain counted last, by its number; 0: never
+	span    int64   // for how long others don't
 }
 
 const mostQ = 0.5
 
 func (b *budget) begin(o *Objective) {
+	b.domains, b.failed = make(map[string]int32), make([]int64, 1)
 	if w := o.WithinOfChange; w != nil {
 		b.within, b.p0, b.window = true, float64(w.AtMost)/100, int64(w.Window)
+		b.span = b.window
 	}
 	if s := o.Steady; s != nil {
 		b.steady, b.lambda = true, float64(s.AtMost)/100/float64(time.Duration(s.Per).Milliseconds())
+		b.span = max(b.span, int64(s.Per))
 	}
 }
 
@@ -84,8 +95,28 @@ func (b *budget) expose(t int64) {
 	b.exposed = max(b.exposed, t)
 }
 
-// fail counts a treated host's failure.
-func (b *budget) fail(s *Subject, r *restarts) {
+// domain is the number of a domain; 0 is none.
+func (b *budget) domain(name string) int32 {
+	if name == "" {
+		return 0
+	}
+	n, ok := b.domains[name]
+	if !ok {
+		n = int32(len(b.failed))
+		b.domains[name] = n
+		b.failed = append(b.failed, 0)
+	}
+	return n
+}
+
+// fail counts a treated host's failure, unless its domain's counts already.
+func (b *budget) fail(s *Subject, r *restarts, now int64) {
+	if s.domain > 0 {
+		if last := b.failed[s.domain]; last != 0 && now-last < b.span {
+			return
+		}
+		b.failed[s.domain] = now
+	}
 	if s.mature {
 		if !b.settled {
 			b.late++

@@ -45,12 +45,17 @@ type Subject struct {
 	atRisk  bool
 	treated bool
 	mature  bool // treated for longer than the budget's window
+	domain  int32
 	at      int64
 }
 
 // AtRisk says whether the host is watched: it was seen healthy, and hasn't
 // failed or left since.
 func (s *Subject) AtRisk() bool { return s.atRisk }
+
+// Together says of what a host is a part that fails as one, by its name; "" is
+// nothing. It is said before the host enters.
+func (e *Evidence) Together(s *Subject, domain string) { s.domain = e.budget.domain(domain) }
 
 // NewEvidence begins to weigh at now. For a rollback objectiveOnly is true.
 func NewEvidence(o *Objective, objectiveOnly bool, now time.Time) *Evidence {
@@ -88,7 +93,7 @@ func (e *Evidence) Enter(s *Subject, stratum int, treated bool, now time.Time) {
 	}
 	e.advance(now)
 	g := e.strata[stratum]
-	*s = Subject{stratum: int32(stratum), atRisk: true}
+	*s = Subject{stratum: int32(stratum), domain: s.domain, atRisk: true}
 	if !treated {
 		g.control++
 		e.control++
@@ -144,7 +149,7 @@ func (e *Evidence) Fail(s *Subject, now time.Time) {
 	g.age(e.now, e.contrast.windows)
 	e.contrast.score(g, e.rho, s.treated, g.within(s))
 	if s.treated {
-		e.budget.fail(s, &e.restarts)
+		e.budget.fail(s, &e.restarts, e.now)
 		e.treated--
 		e.treatedFailed++
 	} else {
@@ -266,6 +271,7 @@ func (e *Evidence) E() float64 {
 func (e *Evidence) clone() *Evidence {
 	c := *e
 	c.restarts.points = slices.Clone(e.restarts.points)
+	c.budget.failed = slices.Clone(e.budget.failed)
 	c.strata = make([]*stratum, len(e.strata))
 	for i, g := range e.strata {
 		h := *g

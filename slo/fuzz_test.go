@@ -37,7 +37,7 @@ func FuzzWatch(f *testing.F) {
 				if arg%8 == 7 {
 					told = simEpoch
 				}
-				w.Join(host, "web", fmt.Sprint(arg%3), told)
+				w.Join(host, "web", nil, fmt.Sprint(arg%3), told)
 			case 1:
 				w.Told(host, now)
 			case 2:

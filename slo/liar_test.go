@@ -15,7 +15,7 @@ func liars(t *testing.T, o *Objective, part float64) int {
 	f := newFleet(simRoles, simLength, 1)
 	s := newStage(t, o)
 	for h, r := range f.role {
-		s.Join(hostName(h), "web", fmt.Sprint(r), time.Time{})
+		s.Join(hostName(h), "web", nil, fmt.Sprint(r), time.Time{})
 		s.passes(h)
 	}
 	s.Plan(s.now, simLength)

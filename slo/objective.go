@@ -30,6 +30,10 @@ type Objective struct {
 	Tolerate float64 `json:"tolerate,omitempty"`
 	// Freshness is how old evidence may be, default 2 m.
 	Freshness field.Duration `json:"freshness,omitempty"`
+	// Domain is the label of what fails as one: of the changed hosts that have the
+	// same value of it one failure counts against the budgets, within the longest
+	// of their times. Default rack; a host without the label is one by itself.
+	Domain field.Word `json:"domain,omitempty"`
 	// NoData says what it means that no host of a rollout has the check: hold,
 	// the default, or pass.
 	NoData NoData `json:"noData,omitempty"`
@@ -64,6 +68,7 @@ const (
 	DefaultGrace     = field.Duration(3 * time.Minute)
 	DefaultFreshness = field.Duration(2 * time.Minute)
 	DefaultAlpha     = field.Percent(1)
+	DefaultDomain    = field.Word("rack")
 
 	minPercent   = field.Percent(0.0001)
 	minFreshness = field.Duration(time.Second)
@@ -124,6 +129,11 @@ func (o *Objective) Validate() error {
 	if o.Tolerate != 0 && (o.Tolerate < 1 || o.Tolerate > maxTolerate) {
 		add("tolerate", "%v is out of range: want 1 (no worse than the hosts that aren't changed) to %d", o.Tolerate, maxTolerate)
 	}
+	if o.Domain != "" {
+		if _, err := field.ParseWord("label", string(o.Domain)); err != nil {
+			add("domain", "%v", err)
+		}
+	}
 	switch o.NoData {
 	case "", NoDataHold, NoDataPass:
 	default:
@@ -160,6 +170,13 @@ func or(d *field.Duration, otherwise field.Duration) field.Duration {
 		return otherwise
 	}
 	return *d
+}
+
+func (o *Objective) domain() field.Word {
+	if o.Domain == "" {
+		return DefaultDomain
+	}
+	return o.Domain
 }
 
 func (o *Objective) alpha() float64 { return float64(o.Alpha.Or(DefaultAlpha)) / 100 }

@@ -38,6 +38,8 @@ func TestObjectiveIsValidated(t *testing.T) {
 		{"alpha", func(o *Objective) { o.Alpha = 1e-320 }},
 		{"tolerate", func(o *Objective) { o.Tolerate = 0.5 }},
 		{"tolerate", func(o *Objective) { o.Tolerate = 101 }},
+		{"", func(o *Objective) { o.Domain = "power_feed" }},
+		{"domain", func(o *Objective) { o.Domain = "Rack!" }},
 		{"noData", func(o *Objective) { o.NoData = "panic" }},
 	} {
 		o := dockerObjective()

@@ -2,6 +2,7 @@ package slo
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -45,6 +46,7 @@ type fleet struct {
 	fails  []time.Duration // math.MaxInt64: never
 	length time.Duration
 	random *rand.Rand
+	racks  []string // of each host, where they are known; nil: they aren't
 }
 
 const simNever = time.Duration(math.MaxInt64)
@@ -98,9 +100,9 @@ func (f *fleet) together(at time.Duration, share float64, all bool) {
 	}
 }
 
-// racks lets a share of the racks, of 20 hosts each, die at a time. Who shares a
+// racksDie lets a share of the racks, of 20 hosts each, die at a time. Who shares a
 // rack has nothing to do with who is told when.
-func (f *fleet) racks(at time.Duration, share float64) {
+func (f *fleet) racksDie(at time.Duration, share float64) {
 	f.rackByRack(func() (time.Duration, bool) { return at, f.random.Float64() < share })
 }
 
@@ -108,6 +110,10 @@ func (f *fleet) racks(at time.Duration, share float64) {
 func (f *fleet) rackByRack(dies func() (at time.Duration, ok bool)) {
 	const size = 20
 	in := f.random.Perm(len(f.role))
+	f.racks = make([]string, len(in))
+	for i, h := range in {
+		f.racks[h] = fmt.Sprint("r", i/size)
+	}
 	for k := range len(in) / size {
 		at, ok := dies()
 		if !ok {
@@ -162,6 +168,9 @@ func (f *fleet) judge(o *Objective, all bool) (out simOutcome) {
 	}
 	hosts := make([]Subject, len(f.role))
 	for h, r := range f.role {
+		if f.racks != nil {
+			e.Together(&hosts[h], f.racks[h])
+		}
 		e.Enter(&hosts[h], r, false, simEpoch)
 	}
 	bar := math.Log(1 / o.alpha())

@@ -29,6 +29,7 @@ type scenario struct {
 	failed    [2]int     // hosts that have failed by then, in the median
 	harmless  bool       // as many runs as of the harmless, and the simpler rules
 	harmBound bool       // C alone must keep its bound, whatever A does
+	labelled  bool       // hosts say in which rack they are
 }
 
 var scenarios = []scenario{
@@ -40,12 +41,21 @@ var scenarios = []scenario{
 	{name: "5 % of the changed hosts fail together on day 10", make: func(f *fleet) { f.together(10*simDay, 0.05, false) }, frozen: [2]float64{1, 1}, failed: [2]int{25, 46}},
 	{name: "the same on day 13.5", make: func(f *fleet) { f.together(27*simDay/2, 0.05, false) }, frozen: [2]float64{1, 1}, failed: [2]int{40, 71}},
 	{name: "5 % of all hosts fail together on day 7", make: func(f *fleet) { f.together(7*simDay, 0.05, true) }, frozen: [2]float64{1, 1}, failed: [2]int{8, 20}, harmBound: true},
-	{name: "2 % of the racks die on day 3", make: func(f *fleet) { f.racks(3*simDay, 0.02) }, frozen: [2]float64{0.9, 1}, failed: [2]int{8, 20}, harmBound: true},
+	{name: "2 % of the racks die on day 3", make: func(f *fleet) { f.racksDie(3*simDay, 0.02) }, frozen: [2]float64{0.9, 1}, failed: [2]int{8, 20}, harmBound: true},
 	{name: "racks die all the time, one in a hundred within the two weeks", make: func(f *fleet) {
 		f.rackByRack(func() (time.Duration, bool) {
 			return time.Duration(f.random.Float64() * float64(simLength)), f.random.Float64() < 0.01
 		})
 	}, frozen: [2]float64{0, 1}, harmBound: true},
+	{name: "the same, where hosts have the label rack", make: func(f *fleet) {
+		f.rackByRack(func() (time.Duration, bool) {
+			return time.Duration(f.random.Float64() * float64(simLength)), f.random.Float64() < 0.01
+		})
+	}, frozen: [2]float64{0, 0.03}, harmBound: true, labelled: true},
+	{name: "5 % of the changed hosts fail together on day 10, with the label", make: func(f *fleet) {
+		f.rackByRack(func() (time.Duration, bool) { return 0, false })
+		f.together(10*simDay, 0.05, false)
+	}, frozen: [2]float64{1, 1}, failed: [2]int{25, 46}, labelled: true},
 	{name: "5 %, and 10 hosts of each role that aren't changed yet pretend to fail", make: func(f *fleet) {
 		f.breaks(0.05, -1)
 		f.lie(10)
@@ -81,6 +91,9 @@ func (s *scenario) run(all bool) []simOutcome {
 				f := newFleet(roles, simLength, uint64(i)+1)
 				f.background()
 				s.make(f)
+				if !s.labelled {
+					f.racks = nil
+				}
 				out[i] = f.judge(simObjective(), all)
 			}
 		})

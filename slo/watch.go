@@ -119,7 +119,7 @@ func (w *Watch) Settle(now time.Time) {
 // part of one. It isn't watched before it is seen healthy. told is when the
 // rollout told it before it was watched; zero where it hasn't. One that failed and
 // left doesn't come back: a host has one failure in a rollout.
-func (w *Watch) Join(host field.Host, role field.Word, stratum string, told time.Time) {
+func (w *Watch) Join(host field.Host, role field.Word, labels map[field.Word]field.Word, stratum string, told time.Time) {
 	if w.hosts[host] != nil || w.spent[host] {
 		return
 	}
@@ -132,7 +132,11 @@ func (w *Watch) Join(host field.Host, role field.Word, stratum string, told time
 			j.Stratum(w.now)
 		}
 	}
-	w.hosts[host] = &member{host: host, role: role, stratum: i, told: told, slots: make([]slot, len(w.objectives))}
+	m := &member{host: host, role: role, stratum: i, told: told, slots: make([]slot, len(w.objectives))}
+	for i, j := range w.objectives {
+		j.Together(&m.slots[i].Subject, string(labels[j.domain()]))
+	}
+	w.hosts[host] = m
 }
 
 // Stratum is the stratum of a host that has joined.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func hostName(i int) field.Host { return field.Host(fmt.Sprintf("h%03d", i)) }
 // healthy lets hosts join and be seen healthy.
 func (s *stage) healthy(from, to int, stratum string) {
 	for i := from; i < to; i++ {
-		s.Join(hostName(i), "web", stratum, time.Time{})
+		s.Join(hostName(i), "web", nil, stratum, time.Time{})
 		s.passes(i)
 	}
 }
@@ -98,7 +99,7 @@ func TestACheckThatFlapsDoesNotCount(t *testing.T) {
 
 func TestAHostEntersWhenItIsSeenHealthy(t *testing.T) {
 	s := newStage(t, dockerObjective())
-	s.Join("ill", "web", "web", time.Time{})
+	s.Join("ill", "web", nil, "web", time.Time{})
 	s.Check("ill", "docker", Fails, "", s.now)
 	s.pass(time.Hour)
 	s.Check("ill", "docker", PassesYet, "", s.now)
@@ -132,7 +133,7 @@ func TestAHostFailsOnce(t *testing.T) {
 	s.pass(time.Minute)
 	s.want("0/0 1/10")
 	s.Leave(hostName(0), s.now)
-	s.Join(hostName(0), "web", "web", time.Time{})
+	s.Join(hostName(0), "web", nil, "web", time.Time{})
 	s.passes(0)
 	s.fails(0)
 	s.pass(time.Minute)
@@ -236,7 +237,7 @@ func TestNoData(t *testing.T) {
 	if why := s.Unclear(); why != "" {
 		t.Fatalf("a rollout without hosts is unclear: %q", why)
 	}
-	s.Join("a", "web", "web", time.Time{})
+	s.Join("a", "web", nil, "web", time.Time{})
 	if why := s.Unclear(); !strings.Contains(why, "none of its 1 hosts has been seen to pass the check docker") {
 		t.Fatalf("unclear: %q", why)
 	}
@@ -301,7 +302,7 @@ func TestNeedsIsWhatItTakes(t *testing.T) {
 		f := newFleet([]int{60, 40}, 10*time.Hour, seed)
 		s := newStage(t, simObjective(), &Objective{Name: "memory", Check: "memory"})
 		for h, r := range f.role {
-			s.Join(hostName(h), "web", fmt.Sprint(r), time.Time{})
+			s.Join(hostName(h), "web", nil, fmt.Sprint(r), time.Time{})
 			s.passes(h)
 			s.Check(hostName(h), "memory", Passes, "", s.now)
 		}
@@ -348,12 +349,52 @@ func TestNeedsIsWhatItTakes(t *testing.T) {
 	}
 }
 
+// TestARackCountsOnce: of changed hosts that share a rack one failure counts
+// against the budgets, until their time is over; against the control each does.
+func TestARackCountsOnce(t *testing.T) {
+	rack := func(objective *Objective, labels func(i int) map[field.Word]field.Word) (breach, harm []float64) {
+		s := newStage(t, objective)
+		for i := range 400 {
+			s.Join(hostName(i), "web", labels(i), "web", time.Time{})
+			s.passes(i)
+		}
+		s.Plan(s.now, 14*simDay)
+		for i := range 200 {
+			s.Told(hostName(i), s.now)
+		}
+		for i := range 3 {
+			s.fails(i)
+			s.pass(time.Duration(DefaultFor))
+			breach, harm = append(breach, s.Standings()[0].Breach), append(harm, s.Standings()[0].Harm)
+		}
+		return breach, harm
+	}
+	r1 := map[field.Word]field.Word{"rack": "r1"}
+	one, harmOne := rack(simObjective(), func(int) map[field.Word]field.Word { return r1 })
+	none, harmNone := rack(simObjective(), func(int) map[field.Word]field.Word { return nil })
+	apart, _ := rack(simObjective(), func(i int) map[field.Word]field.Word {
+		return map[field.Word]field.Word{"rack": field.Word(fmt.Sprint("r", i))}
+	})
+	other := simObjective()
+	other.Domain = "feed"
+	feed, _ := rack(other, func(int) map[field.Word]field.Word { return r1 })
+	if one[0] != none[0] || one[1] > one[0] || one[2] > one[1] {
+		t.Errorf("one rack: %v, want it to rise once only", one)
+	}
+	if !slices.Equal(none, apart) || !slices.Equal(none, feed) || none[2] <= none[1] || none[1] <= none[0] {
+		t.Errorf("no racks %v, a rack each %v, racks that aren't asked for %v", none, apart, feed)
+	}
+	if !slices.Equal(harmOne, harmNone) {
+		t.Errorf("harm: %v in one rack, %v otherwise", harmOne, harmNone)
+	}
+}
+
 // TestObjectivesShareTheBar: two of them freeze at Σ E/bar = 1, with a bar of 200
 // each; their evidence adds up.
 func TestObjectivesShareTheBar(t *testing.T) {
 	s := newStage(t, dockerObjective(), &Objective{Name: "memory", Check: "memory"})
 	for i := range 200 {
-		s.Join(hostName(i), "web", "web", time.Time{})
+		s.Join(hostName(i), "web", nil, "web", time.Time{})
 		s.passes(i)
 		s.Check(hostName(i), "memory", Passes, "", s.now)
 	}

@@ -119,6 +119,7 @@ func filled(o *slo.Objective) slo.Objective {
 	f.Alpha = f.Alpha.Or(slo.DefaultAlpha)
 	f.Tolerate = cmp.Or(f.Tolerate, 1)
 	f.Freshness = cmp.Or(f.Freshness, slo.DefaultFreshness)
+	f.Domain = cmp.Or(f.Domain, slo.DefaultDomain)
 	f.NoData = cmp.Or(f.NoData, slo.NoDataHold)
 	return f
 }
@@ -161,6 +162,9 @@ func rules(f *fields, objective *slo.Objective) {
 			from = "later than " + w.Window.String() + " after its change"
 		}
 		f.add("steady", fmt.Sprintf("%s at most %s of the changed hosts fail in %s", from, s.AtMost, s.Per))
+	}
+	if o.WithinOfChange != nil || o.Steady != nil {
+		f.add("as one", fmt.Sprintf("of hosts with the same label %s one failure counts against the budgets", o.Domain))
 	}
 	if o.WithinOfChange == nil && o.Steady == nil {
 		f.add("budgets", "none: it only compares; where every host has been changed it sees nothing")
