@@ -31,9 +31,9 @@ func (s *site) machines(role, variable string, n int) (all []*guarded) {
 		dir := filepath.Join(s.dir, "machines", g.name)
 		g.file = write(s.t, filepath.Join(dir, "version"), 0o644, "1\n")
 		enact := write(s.t, filepath.Join(dir, "enact"), 0o755, fmt.Sprintf("#!/bin/sh\necho \"$1\" > %s.new && mv %s.new %s\n", g.file, g.file, g.file))
-		check := write(s.t, filepath.Join(dir, "check"), 0o755, fmt.Sprintf("#!/bin/sh\ngrep -q bad %s || exit 0\necho 'connection refused on port 8080'\nexit 1\n", g.file))
+		check := write(s.t, filepath.Join(dir, "check"), 0o755, fmt.Sprintf("#!/bin/sh\nread -r version <%s\n[ \"$version\" = bad ] || exit 0\necho 'connection refused on port 8080'\nexit 1\n", g.file))
 		g.process = s.agent(g.name, role, fmt.Sprintf(
-			"enact:\n  %s: {exec: [%s], observe: [cat, %s]}\nchecks:\n  app: {exec: [%s], every: 1s}\n", variable, enact, g.file, check))
+			"enact:\n  %s: {exec: [%s], observe: [cat, %s]}\nchecks:\n  app: {exec: [%s], every: 2s}\n", variable, enact, g.file, check))
 		all = append(all, g)
 	}
 	return all
