@@ -51,12 +51,13 @@ func command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
 		Use:   "tsunamid",
-		Short: "Tsunami's server: broker, scheduler and console",
+		Short: "Tsunami's server: broker, scheduler, guard and console",
 		Long: `Tsunamid makes unattended, gradual changes to a fleet.
 
 By itself it runs everything in one process: a broker that agents and tsunamictl
-connect to, the scheduler, and the console over HTTP. --run picks parts of it, and
---nats uses an existing NATS cluster instead of the embedded broker.
+connect to, the scheduler, the guard that freezes a rollout which does harm
+(sloguard), and the console over HTTP. --run picks parts of it, and --nats uses an
+existing NATS cluster instead of the embedded broker.
 
 SIGTERM and SIGINT stop it in order, within 10 seconds; a second one at once.`,
 		Example: `  tsunamid --data /var/lib/tsunamid

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
@@ -168,18 +169,20 @@ func TestWholeProgram(t *testing.T) {
 	args := []string{"--data", data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}
 	p := launch(t, args...)
 	m := p.await(up)
-	if m[1] != "broker,scheduler,console" {
+	if m[1] != "broker,scheduler,sloguard,console" {
 		t.Errorf("parts %q", m[1])
 	}
 	eventually(t, ready(m[3]))
 	apply(t, client(t, m[2]))
+	p.await(`msg=guarding part=sloguard`)
 
 	_, metrics, err := get(m[3] + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`tsunami_broker_connected{part="scheduler"} 1`, `tsunami_broker_connected{part="console"} 1`,
+		`tsunami_broker_connected{part="scheduler"} 1`, `tsunami_broker_connected{part="sloguard"} 1`, `tsunami_broker_connected{part="console"} 1`,
+		"tsunami_guard_behind_messages ", "tsunami_guard_silent_hosts ",
 		"tsunamid_build_info{", "go_goroutines ", "process_open_fds ", "tsunami_http_requests_total{",
 	} {
 		if !strings.Contains(metrics, want) {
@@ -206,6 +209,9 @@ func TestWholeProgram(t *testing.T) {
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
+	if log := p.stderr.String(); strings.Contains(log, "didn't stop") {
+		t.Errorf("not everything stopped cleanly:\n%s", log)
+	}
 	if _, _, err := get(m[3] + "/healthz"); err == nil {
 		t.Error("the console still answers")
 	}
@@ -226,14 +232,27 @@ func TestWholeProgram(t *testing.T) {
 	})
 }
 
-// The broker in one process, the scheduler in a second, the console in a third.
+// Every part in a process of its own.
 func TestSeparateParts(t *testing.T) {
 	b := launch(t, "--run", "broker", "--data", t.TempDir(), "--listen", "127.0.0.1:0")
 	url := b.await(`msg="tsunamid is up" parts=broker broker=(\S+)`)[1]
 	launch(t, "--run", "scheduler", "--nats", url).await(`msg="tsunamid is up" parts=scheduler`)
+	guard := launch(t, "--run", "sloguard", "--nats", url)
+	guard.await(`msg="tsunamid is up" parts=sloguard`)
 	console := launch(t, "--run=console", "--nats", url, "--http", "127.0.0.1:0").await(up)[3]
 	apply(t, client(t, url))
 	eventually(t, ready(console))
+
+	// The guard alone takes the lease, and gives it back when it is stopped.
+	lease := guardLease(t, url)
+	eventually(t, func() error { return lease(true) })
+	guard.stop()
+	if code := guard.wait(); code != exitDone {
+		t.Errorf("the guard: exit code %d:\n%s", code, guard.stderr.String())
+	}
+	if err := lease(false); err != nil {
+		t.Error(err)
+	}
 
 	b.stop()
 	if code := b.wait(); code != exitDone {
@@ -250,6 +269,34 @@ func TestSeparateParts(t *testing.T) {
 	}
 }
 
+// guardLease compares the guard's lease with whether somebody should hold it.
+func guardLease(t *testing.T, url string) func(held bool) error {
+	t.Helper()
+	nc, err := bus.Connect(bus.ConnectOptions{URL: url, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(held bool) error {
+		m, err := bus.Last(t.Context(), js, subjects.Stream, subjects.KindGuard.Subject(""))
+		if err != nil {
+			return fmt.Errorf("the guard's lease: %w", err)
+		}
+		var g subjects.Guard
+		if err := subjects.DecodeInto(m.Data, &g); err != nil {
+			return err
+		}
+		if (g.Holder != "") != held {
+			return fmt.Errorf("the guard's lease has the holder %q; should it be held? %v", g.Holder, held)
+		}
+		return nil
+	}
+}
+
 func TestExternalBrokerComesLate(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -261,7 +308,7 @@ func TestExternalBrokerComesLate(t *testing.T) {
 	}
 	p := launch(t, "--nats", "nats://tsunami:s3cret@"+addr, "--http", "127.0.0.1:0")
 	m := p.await(up)
-	if m[1] != "scheduler,console" {
+	if m[1] != "scheduler,sloguard,console" {
 		t.Errorf("parts %q", m[1])
 	}
 	p.await("waiting for the broker")
@@ -351,7 +398,8 @@ func TestUsage(t *testing.T) {
 		args string
 		want string // in the message
 	}{
-		{"--run broker,sloguard", `there is no part "sloguard": want some of broker,scheduler,console`},
+		{"--run broker,guard", `there is no part "guard": want some of broker,scheduler,sloguard,console`},
+		{"--run sloguard", "--nats has to say where the broker is"},
 		{"--run broker,broker", "names broker twice"},
 		{"--run=", "names no part"},
 		{"--run scheduler", "--nats has to say where the broker is"},
