@@ -67,14 +67,14 @@ func launch(t *testing.T, args ...string) *process {
 	return p
 }
 
-// wait returns the exit code, within the time that stopping may take.
+// wait returns the exit code, within the time that a short demo may take.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
 	case code := <-p.code:
 		p.code = nil
 		return code
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatalf("it doesn't end:\n%s", p.stderr.String())
 		return -1
 	}
@@ -97,7 +97,7 @@ func (p *process) await(pattern string) []string {
 // eventually retries until try returns nil.
 func eventually(t *testing.T, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := try()
 		if err == nil {

@@ -53,14 +53,18 @@ func demoCommand() *cobra.Command {
 	o := demoOptions{hosts: 200, over: 40 * time.Second}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "A fleet of real agents and one rollout, drawn in the terminal",
-		Long: `Demo runs broker, scheduler, console and a fleet of agents in this one process and a
-temporary directory, and upgrades ` + string(demoVariable) + ` from ` + demoFrom + ` to ` + demoTo + ` on them. Each agent
-is the real one; its machine is a directory with a file that says what it runs.
+		Short: "A fleet of real agents, a good rollout and a bad one, drawn in the terminal",
+		Long: `Demo runs broker, scheduler, guard, console and a fleet of agents in this one process
+and a temporary directory, and upgrades ` + string(docker.variable) + ` from ` + docker.from + ` to ` + docker.to + ` on them. Each
+agent is the real one; its machine is a directory with files that say what it runs.
+
+Before that a rollout of ` + string(helios.variable) + ` ` + helios.to + ` begins, which comes up on no host. The
+guard freezes it after a few, and the other one goes its way.
 
 While it is up, tsunamictl and nats can be used on it. Without a terminal, or with
-NO_COLOR set, it prints lines. With --exit it ends with the rollout: exit code 0 says
-that every host was told once, runs the value, and stands in the audit log.`,
+NO_COLOR set, it prints lines. With --exit it ends with the rollouts: exit code 0 says
+that every host was told the good version once, runs it, and stands in the audit log,
+and that the guard froze the bad one, or had too few hosts to tell.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.hosts < 1 || o.hosts > mostHosts {
@@ -80,8 +84,8 @@ that every host was told once, runs the value, and stands in the audit log.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.IntVar(&o.hosts, "hosts", o.hosts, "how many hosts: `N`")
-	fs.Var(text{"DURATION", durationFlag{&o.over}}, "over", "how long the rollout takes")
-	fs.BoolVar(&o.exit, "exit", false, "end when the rollout has ended")
+	fs.Var(text{"DURATION", durationFlag{&o.over}}, "over", "how long the good rollout takes")
+	fs.BoolVar(&o.exit, "exit", false, "end when the rollouts have ended")
 	return cmd
 }
 
@@ -109,7 +113,7 @@ func (d *demo) finish() {
 }
 
 // errUnfinished says that the demo was interrupted.
-var errUnfinished = errors.New("the demo was interrupted before its rollout had ended")
+var errUnfinished = errors.New("the demo was interrupted before its rollouts had ended")
 
 // runDemo runs the demo until its end, or that of ctx.
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
@@ -149,9 +153,9 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 	return err
 }
 
-// start brings up everything but the rollout.
+// start brings up everything but the rollouts.
 func (d *demo) start(ctx context.Context, logger *slog.Logger) (err error) {
-	d.show.milestone("starting broker, scheduler and console …")
+	d.show.milestone("starting broker, scheduler, guard and console …")
 	d.daemon, err = start(ctx, config{
 		data: filepath.Join(d.dir, "broker"), listen: "127.0.0.1:0", http: "127.0.0.1:0", parts: allParts,
 		heartbeat: demoHeartbeat, logger: logger,
@@ -208,15 +212,19 @@ func (d *demo) limits() rollout.InFlight {
 	}
 }
 
-// apply makes the variable, as soon as the scheduler leads.
+// apply makes the variables and the objectives, as soon as the scheduler leads.
 func (d *demo) apply(ctx context.Context) error {
-	from, err := rollout.StringValue(demoFrom)
-	if err != nil {
-		return err
+	var documents []control.Document
+	for _, s := range demoSoftware {
+		from, err := rollout.StringValue(s.from)
+		if err != nil {
+			return err
+		}
+		v := &rollout.Variable{Name: s.variable, Type: rollout.String, Initial: from}
+		documents = append(documents, control.Document{Variable: v}, control.Document{Objective: d.objective(s)})
 	}
-	v := &rollout.Variable{Name: demoVariable, Type: rollout.String, Initial: from}
 	return d.retry(ctx, startBound, func(ctx context.Context) error {
-		return d.client.Call(ctx, control.Apply, control.ApplyRequest{Documents: []control.Document{{Variable: v}}}, nil)
+		return d.client.Call(ctx, control.Apply, control.ApplyRequest{Documents: documents}, nil)
 	})
 }
 
@@ -288,14 +296,17 @@ func (d *demo) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(d.out, format, args...) // a reader that is gone ends the demo
 }
 
-// allIn says who is missing: every host has to report its version, and to have
+// allIn says who is missing: every host has to report its versions, and to have
 // its first document.
 func (d *demo) allIn(ctx context.Context) error {
-	v, err := d.variable(ctx)
-	if err != nil {
-		return err
+	told, in := d.hosts, d.hosts
+	for _, s := range demoSoftware {
+		v, err := d.variable(ctx, s)
+		if err != nil {
+			return err
+		}
+		told, in = min(told, v.Hosts[s.from]), min(in, v.Actual[s.from])
 	}
-	told, in := v.Hosts[demoFrom], v.Actual[demoFrom]
 	if told == d.hosts && in == d.hosts {
 		return nil
 	}
@@ -303,46 +314,49 @@ func (d *demo) allIn(ctx context.Context) error {
 	return fmt.Errorf("of %d hosts %d are in and %d have their first document", d.hosts, in, told)
 }
 
-func (d *demo) variable(ctx context.Context) (control.VariableView, error) {
+func (d *demo) variable(ctx context.Context, s *software) (control.VariableView, error) {
 	var all []control.VariableView
 	if err := d.client.Call(ctx, control.VariableList, nil, &all); err != nil {
 		return control.VariableView{}, err
 	}
 	for _, v := range all {
-		if v.Name == demoVariable {
+		if v.Name == s.variable {
 			return v, nil
 		}
 	}
-	return control.VariableView{}, fmt.Errorf("the variable %s is gone", demoVariable)
+	return control.VariableView{}, fmt.Errorf("the variable %s is gone", s.variable)
 }
 
-// rollOut starts the rollout.
+// rollOut starts the rollouts: now the bad one.
 func (d *demo) rollOut(ctx context.Context) error {
-	to, err := rollout.StringValue(demoTo)
-	if err != nil {
-		return err
-	}
-	spec := rollout.Spec{
-		Name: "docker-1-12-3", Variable: demoVariable, To: to,
-		Ramp: rollout.Ramp{Over: rollout.Duration(d.over)}, InFlight: d.limits(), Spread: []rollout.Word{"zone"},
-	}
 	s := &d.scene
-	*s = scene{title: "Tsunami", from: demoFrom, to: demoTo, hosts: d.hosts, over: d.over}
+	*s = scene{title: "Tsunami", variable: docker.variable, from: docker.from, to: docker.to, hosts: d.hosts, over: d.over}
+	s.bad = bad{id: helios.rollout(), hosts: d.hosts}
 	const end = "Ctrl-C ends the demo."
 	url := d.daemon.brokerURL()
 	s.footers = []string{
-		fmt.Sprintf("%s  In another terminal: %s --server %s rollout show %s", end, program("tsunamictl"), url, spec.Name),
+		fmt.Sprintf("%s  In another terminal: %s --server %s rollout show %s", end, program("tsunamictl"), url, s.bad.id),
 		fmt.Sprintf("%s  The broker is at %s", end, url),
 		end,
 	}
-	return d.client.Call(ctx, control.RolloutStart, control.StartRequest{Rollout: spec}, &s.view)
+	return d.startBad(ctx)
 }
 
-// watch follows the rollout to its end. A rollout that somebody holds may take
-// as long as it likes, unless the demo is to exit.
+// startGood starts the rollout that the picture shows.
+func (d *demo) startGood(ctx context.Context) error {
+	spec, err := d.spec(&docker)
+	if err != nil {
+		return err
+	}
+	spec.Ramp, spec.InFlight = rollout.Ramp{Over: rollout.Duration(d.over)}, d.limits()
+	return d.client.Call(ctx, control.RolloutStart, control.StartRequest{Rollout: spec}, &d.scene.view)
+}
+
+// watch follows the rollouts to their ends. One that somebody holds may take as
+// long as it likes, unless the demo is to exit.
 func (d *demo) watch(ctx context.Context) error {
 	if d.exit {
-		bound, cancel := context.WithTimeoutCause(ctx, 3*d.over+time.Minute, errors.New("the rollout takes far longer than planned"))
+		bound, cancel := context.WithTimeoutCause(ctx, 3*d.over+2*time.Minute, errors.New("the rollouts take far longer than planned"))
 		defer cancel()
 		ctx = bound
 	}
@@ -355,11 +369,8 @@ func (d *demo) watch(ctx context.Context) error {
 		case err == nil:
 			misses = 0
 			d.show.update(&d.scene)
-			if st := d.scene.view.State; !st.Live() {
-				if st != rollout.StateCompleted {
-					return fmt.Errorf("rollout %s was %s: %s", d.scene.view.ID, st, d.scene.view.Why)
-				}
-				return nil
+			if ended, err := d.scene.ended(); ended || err != nil {
+				return err
 			}
 		case ctx.Err() == nil:
 			if misses++; misses > 25 {
@@ -369,8 +380,9 @@ func (d *demo) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-				_, _, words := status(&d.scene.view)
-				return fmt.Errorf("%w: it is %s", cause, words)
+				_, _, words := d.scene.status()
+				_, _, others, _ := d.scene.bad.status()
+				return fmt.Errorf("%w: %s; %s", cause, words, others)
 			}
 			return errUnfinished
 		case err := <-d.daemon.failed:
@@ -382,24 +394,57 @@ func (d *demo) watch(ctx context.Context) error {
 	}
 }
 
-// look takes a sample.
+// ended says whether both rollouts have come to their ends. The good one has only
+// one that is right.
+func (s *scene) ended() (bool, error) {
+	switch st := s.view.State; {
+	case st == "" || st.Live():
+		return false, nil
+	case st != rollout.StateCompleted:
+		return true, fmt.Errorf("rollout %s was %s: %s", s.view.ID, st, s.view.Why)
+	}
+	return true, nil
+}
+
+// look takes a sample, and starts the good rollout when the bad one has ended.
 func (d *demo) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s := &d.scene
-	view := control.RolloutView{}
-	if err := d.client.Call(ctx, control.RolloutShow, control.RolloutRequest{ID: s.view.ID}, &view); err != nil {
+	if err := d.lookBad(ctx); err != nil {
 		return err
 	}
-	v, err := d.variable(ctx) // afterwards, so that who has confirmed is counted
+	switch s := &d.scene; {
+	case s.view.ID != "":
+		return d.lookGood(ctx)
+	case s.bad.ended():
+		return d.startGood(ctx)
+	default:
+		d.arrange(s.bad.untold())
+		return nil
+	}
+}
+
+func (d *demo) lookGood(ctx context.Context) error {
+	s := &d.scene
+	view, err := d.rollout(ctx, s.view.ID)
+	if err != nil {
+		return err
+	}
+	if s.began.IsZero() {
+		if view.Guard != nil && !view.Guard.Clear {
+			return nil // the guard has yet to take notice of it
+		}
+		s.began = time.Now().Add(-time.Duration(view.Elapsed))
+	}
+	v, err := d.variable(ctx, &docker) // afterwards, so that who has confirmed is counted
 	if err != nil {
 		return err
 	}
 	s.view = view
 	d.arrange(view.Roles)
 	s.samples = append(s.samples, sample{
-		at:      time.Since(view.Created),
-		planned: view.Planned, told: view.Told, confirmed: view.Confirmed, changed: v.Actual[demoTo],
+		at:      time.Since(s.began),
+		planned: view.Planned, told: view.Told, confirmed: view.Confirmed, changed: v.Actual[docker.to],
 	})
 	d.mostInFlight = max(d.mostInFlight, view.InFlight)
 	return nil

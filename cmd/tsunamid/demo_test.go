@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -42,10 +41,16 @@ func TestDemoToItsEnd(t *testing.T) {
 		`all are in and have their first document; broker nats://127\.0\.0\.1:\d+, console http://127\.0\.0\.1:\d+`,
 		`(?m)^ +\d\.\ds  planned +\d+  told +\d+  confirmed +\d+  in flight +\d+  1\.10\.3: +\d+  1\.12\.3: +\d+  `,
 		`planned 15  told 15  confirmed 15  in flight  0  1\.10\.3:  0  1\.12\.3: 15  completed`,
+		`helios-0-9-1 begins: helios_version 0\.8\.1 → 0\.9\.1, which comes up on no host`,
+		`helios-0-9-1 frozen by the guard after \d+ of 15 hosts: \d of \d+ changed failed, 0 of \d+ not yet changed; evidence \S+, the bar is 100`,
+		`helios-0-9-1 was frozen by the guard: helios_version 0\.9\.1 breaks hosts\.`,
+		`told       \d+ of 15 hosts; \d had failed`, `frozen     \d\S* s after the first of them`, `evidence   \S+ of 100: `,
+		`failed     \S+\.example\.net: localhost:5803: connection refused`, `ruled out  not `,
+		`take back  tsunamictl rollout rollback helios-0-9-1 --why "`,
 		`docker-1-12-3 is complete: all 15 hosts run docker_version 1\.12\.3\.`,
 		`planned    2 s`, `took       \d`, `told       15 hosts, each once, in \d+ steps?, never more than \d+ off`,
 		`confirmed  15 hosts`, `in flight  \d+ at the most, of \d+ allowed`,
-		`audit      30 records of 30 changes: 15 first documents, 15 by the rollout`,
+		`audit      3\d records of 3\d changes: 15 first documents, 15 by docker-1-12-3, \d by helios-0-9-1`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("it doesn't print %s:\n%s", want, out)
@@ -88,14 +93,16 @@ func TestDemoStaysUp(t *testing.T) {
 		return nil
 	})
 	out := p.stdout.String()
-	if !strings.Contains(out, "tsunamictl --server "+p.address()+" rollout show docker-1-12-3\n") {
-		t.Errorf("it suggests\n%s", out)
+	for _, command := range []string{"rollout show helios-0-9-1\n", "objective list\n", "rollout rollback helios-0-9-1 --why "} {
+		if !strings.Contains(out, "tsunamictl --server "+p.address()+" "+command) {
+			t.Errorf("it doesn't suggest %s:\n%s", command, out)
+		}
 	}
 	var h control.HostView
 	if err := c.Call(t.Context(), control.HostShow, control.HostRequest{Host: "accesspoint1.lon2.example.net"}, &h); err != nil {
 		t.Fatal(err)
 	}
-	if h.Actual[demoVariable].Text() != demoTo || !h.Online || h.Checks["docker"].Status != rollout.Passing {
+	if h.Actual[docker.variable].Text() != docker.to || !h.Online || h.Checks["docker"].Status != rollout.Passing {
 		t.Errorf("host: %+v", h)
 	}
 	if len(left()) != 1 {
@@ -115,6 +122,9 @@ func TestDemoDisturbed(t *testing.T) {
 	left := inTemp(t)
 	p := launch(t, "demo", "--hosts", "5", "--over", "30s", "--exit")
 	c := client(t, p.address())
+	eventually(t, func() error {
+		return c.Call(t.Context(), control.RolloutShow, control.RolloutRequest{ID: "docker-1-12-3"}, nil)
+	})
 	eventually(t, func() error {
 		_, err := c.Abort(t.Context(), "docker-1-12-3", "users see errors")
 		return err
@@ -178,37 +188,48 @@ func TestDemoHosts(t *testing.T) {
 	}
 }
 
-// What a host runs is in a file on its machine.
+// What a host runs is in files on its machine.
 func TestDemoPrograms(t *testing.T) {
 	h := demoHosts(1, t.TempDir(), time.Millisecond, 2*time.Millisecond)[0]
 	do := func(args ...string) hostagent.Result {
 		return h.exec(t.Context(), hostagent.Command{Args: args})
 	}
-	if r := do("healthy"); r.Err == nil {
+	if r := do("healthy", "docker"); r.Err == nil {
 		t.Error("an empty machine is healthy")
 	}
-	if r := do("install", demoTo); r.Err == nil {
+	if r := do("install", "docker", docker.to); r.Err == nil {
 		t.Error("it installs where there is no machine")
 	}
-	if err := os.MkdirAll(filepath.Dir(h.machine()), 0o700); err != nil {
+	if err := h.provide(); err != nil {
 		t.Fatal(err)
 	}
-	if r := do("install", demoTo); r.Err != nil {
-		t.Error(r.Err)
+	for _, s := range demoSoftware {
+		name := string(s.name)
+		if r := do("installed", name); r.Err != nil || strings.TrimSpace(r.Stdout) != s.from {
+			t.Errorf("%s in the beginning: %q %v", name, r.Stdout, r.Err)
+		}
+		if r := do("healthy", name); r.Err != nil {
+			t.Errorf("%s %s: %v", name, s.from, r.Err)
+		}
+		if r := do("install", name, s.to); r.Err != nil {
+			t.Error(r.Err)
+		}
+		if r := do("installed", name); r.Err != nil || strings.TrimSpace(r.Stdout) != s.to {
+			t.Errorf("%s: %q %v", name, r.Stdout, r.Err)
+		}
+		if r := do("healthy", name); (r.Err != nil) != (s.broken != "") {
+			t.Errorf("%s %s: %v", name, s.to, r.Err)
+		}
 	}
-	if r := do("installed"); r.Err != nil || strings.TrimSpace(r.Stdout) != demoTo {
-		t.Errorf("installed: %q %v", r.Stdout, r.Err)
-	}
-	if r := do("healthy"); r.Err != nil {
-		t.Error(r.Err)
-	}
-	if r := do("rm"); r.Err == nil {
-		t.Error("it runs what isn't there")
+	for _, args := range [][]string{{"rm"}, {"rm", "docker"}, {"healthy", "cron"}} {
+		if r := do(args...); r.Err == nil {
+			t.Errorf("it runs what isn't there: %v", args)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	h.least, h.most = time.Hour, time.Hour
-	if r := h.exec(ctx, hostagent.Command{Args: []string{"install", demoFrom}}); !errors.Is(r.Err, context.Canceled) {
+	if r := h.exec(ctx, hostagent.Command{Args: []string{"install", "docker", docker.from}}); !errors.Is(r.Err, context.Canceled) {
 		t.Errorf("installing when stopped: %v", r.Err)
 	}
 }
@@ -232,6 +253,11 @@ func TestDemoLimits(t *testing.T) {
 		least, most := d.enactTimes()
 		if least > most || most > over/10 {
 			t.Errorf("over %s: enacting takes %s to %s", over, least, most)
+		}
+		for _, s := range demoSoftware {
+			if err := d.objective(s).Validate(); err != nil {
+				t.Errorf("over %s: %v", over, err)
+			}
 		}
 		inFlight := rollout.Percent(100 * float64(most) / float64(over))
 		if l.Max < inFlight || l.PerRole < inFlight || l.Max > 100 || l.PerRole > 100 || l.Max < 5 {

@@ -35,11 +35,34 @@ var (
 	}{{"lon2", "lon2-a"}, {"sto3", "sto3-b"}, {"ash2", "ash2-c"}}
 )
 
-const demoVariable rollout.Name = "docker_version"
+// software is what runs on the demo's hosts in some version: a variable moves it
+// from one to another, and a check of the same name says how it does.
+type software struct {
+	name     rollout.ID
+	variable rollout.Name
+	from, to string
+	// broken is what the check says of the version that it goes to; "": that all
+	// is well.
+	broken string
+	// pace is how long its installation takes, as a share of the hosts' times.
+	pace float64
+}
 
-const (
-	demoFrom = "1.10.3"
-	demoTo   = "1.12.3"
+// rollout and objective are how the demo names those of the new version.
+func (s *software) rollout() rollout.ID {
+	return s.name + "-" + rollout.ID(strings.ReplaceAll(s.to, ".", "-"))
+}
+func (s *software) objective() rollout.ID { return s.name + "-healthy" }
+
+// What the demo's hosts run. Nothing is wrong with the new docker; the new helios
+// doesn't come up on any host.
+var (
+	docker = software{name: "docker", variable: "docker_version", from: "1.10.3", to: "1.12.3", pace: 1}
+	helios = software{
+		name: "helios", variable: "helios_version", from: "0.8.1", to: "0.9.1", pace: 0.4,
+		broken: "localhost:5803: connection refused",
+	}
+	demoSoftware = []*software{&docker, &helios}
 )
 
 // demoHost is one host: its agent is the real one, its machine a directory.
@@ -89,34 +112,55 @@ func zipf(n, parts int) []int {
 	return sizes
 }
 
-// machine is the file that says which version the host runs.
-func (h *demoHost) machine() string { return filepath.Join(h.dir, "machine", string(demoVariable)) }
+// machine is the file that says which version of a software the host runs.
+func (h *demoHost) machine(name string) string { return filepath.Join(h.dir, "machine", name) }
+
+// provide makes the machine, with what the fleet runs in the beginning.
+func (h *demoHost) provide() error {
+	err := os.MkdirAll(filepath.Join(h.dir, "machine"), 0o700)
+	for _, s := range demoSoftware {
+		err = errors.Join(err, h.install(string(s.name), s.from))
+	}
+	return err
+}
 
 // install puts a version on the machine.
-func (h *demoHost) install(value string) error {
-	beside := h.machine() + ".new"
-	if err := os.WriteFile(beside, []byte(value+"\n"), 0o600); err != nil {
+func (h *demoHost) install(name, version string) error {
+	beside := h.machine(name) + ".new"
+	if err := os.WriteFile(beside, []byte(version+"\n"), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(beside, h.machine())
+	return os.Rename(beside, h.machine(name))
 }
 
 // exec stands in for the programs that a real host's agent runs: hundreds of
-// agents in one process would otherwise start thousands of them.
+// agents in one process would otherwise start thousands of them. The first
+// argument is the program, the second the software that it is about.
 func (h *demoHost) exec(ctx context.Context, c hostagent.Command) hostagent.Result {
+	i := -1
+	if len(c.Args) > 1 {
+		i = slices.IndexFunc(demoSoftware, func(s *software) bool { return string(s.name) == c.Args[1] })
+	}
+	if i < 0 {
+		return hostagent.Result{Err: fmt.Errorf("the demo has no software %q: %w", c.Args[1:], fs.ErrNotExist)}
+	}
+	s, name := demoSoftware[i], c.Args[1]
 	switch c.Args[0] {
 	case "install":
 		select {
-		case <-time.After(h.least + rand.N(h.most-h.least+1)):
+		case <-time.After(time.Duration(s.pace * float64(h.least+rand.N(h.most-h.least+1)))):
 		case <-ctx.Done():
 			return hostagent.Result{Err: context.Cause(ctx)}
 		}
-		return hostagent.Result{Err: h.install(c.Args[1])}
+		return hostagent.Result{Err: h.install(name, c.Args[2])}
 	case "installed":
-		b, err := os.ReadFile(h.machine())
+		b, err := os.ReadFile(h.machine(name))
 		return hostagent.Result{Stdout: string(b), Err: err}
 	case "healthy":
-		_, err := os.Stat(h.machine())
+		b, err := os.ReadFile(h.machine(name))
+		if err == nil && s.broken != "" && strings.TrimSpace(string(b)) == s.to {
+			return hostagent.Result{Err: errors.New(s.broken)}
+		}
 		return hostagent.Result{Err: err}
 	}
 	return hostagent.Result{Err: fmt.Errorf("the demo has no program %s: %w", c.Args[0], fs.ErrNotExist)}
@@ -124,17 +168,20 @@ func (h *demoHost) exec(ctx context.Context, c hostagent.Command) hostagent.Resu
 
 // options are those of the host's agent.
 func (h *demoHost) options(broker nats.InProcessConnProvider, logger *slog.Logger) hostagent.Options {
+	enact := make(map[rollout.Name]hostagent.Enactor)
+	checks := make(map[rollout.ID]hostagent.Check)
+	for _, s := range demoSoftware {
+		name := string(s.name)
+		enact[s.variable] = hostagent.Enactor{
+			Exec: []string{"install", name}, Observe: []string{"installed", name}, Timeout: rollout.Duration(10 * time.Minute),
+		}
+		checks[s.name] = hostagent.Check{Exec: []string{"healthy", name}, Every: rollout.Duration(2 * time.Second)}
+	}
 	return hostagent.Options{
 		Connect: bus.ConnectOptions{InProcess: broker},
 		Config: hostagent.Config{
 			Host: h.name, Role: h.role, Labels: map[rollout.Word]rollout.Word{"zone": h.zone},
-			State: filepath.Join(h.dir, "state"),
-			Enact: map[rollout.Name]hostagent.Enactor{
-				demoVariable: {Exec: []string{"install"}, Observe: []string{"installed"}, Timeout: rollout.Duration(time.Minute)},
-			},
-			Checks: map[rollout.ID]hostagent.Check{
-				"docker": {Exec: []string{"healthy"}, Every: rollout.Duration(2 * time.Second)},
-			},
+			State: filepath.Join(h.dir, "state"), Enact: enact, Checks: checks,
 		},
 		Version: version.Version, Logger: logger, Exec: h.exec,
 		Heartbeat: demoHeartbeat, Observe: 10 * time.Second, Grace: 100 * time.Millisecond,
@@ -158,7 +205,7 @@ func startFleet(ctx context.Context, hosts []demoHost, broker nats.InProcessConn
 	f := &fleet{hosts: hosts, cancel: cancel, failed: make(chan error, 1)}
 	for i := range hosts {
 		h := &hosts[i]
-		if err := errors.Join(os.MkdirAll(filepath.Dir(h.machine()), 0o700), h.install(demoFrom)); err != nil {
+		if err := h.provide(); err != nil {
 			f.stop()
 			return nil, fmt.Errorf("making host %s: %w", h.name, err)
 		}

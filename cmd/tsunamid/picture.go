@@ -15,7 +15,7 @@ import (
 
 // sample is how the rollout stood at one moment.
 type sample struct {
-	at                       time.Duration // since the rollout was started
+	at                       time.Duration // since the rollout began to move
 	planned, told, confirmed int           // hosts
 	changed                  int           // hosts that report the new value
 }
@@ -23,13 +23,16 @@ type sample struct {
 // scene is all that a picture shows.
 type scene struct {
 	title    string
+	variable rollout.Name
 	from, to string // the values
 	hosts    int
 	over     time.Duration
+	began    time.Time // the ramp's clock, without what held it before
 	view     control.RolloutView
 	samples  []sample
 	roles    []control.RoleView // in the order in which they are shown
 	footers  []string           // the longest that fits is shown
+	bad      bad
 }
 
 // now is when the newest sample was taken.
@@ -65,7 +68,7 @@ func (s *scene) span() time.Duration {
 // Heights and widths at which parts of the picture have room.
 const (
 	headRows   = 2
-	statusRows = 4
+	statusRows = 7
 	footRows   = 1
 	minChart   = 9 // rows, with axis and title
 	mostChart  = 18
@@ -82,7 +85,7 @@ func (s *scene) picture(width, height int) *canvas {
 	chart := min(height-headRows-statusRows-footRows-roles, mostChart)
 	c := newCanvas(width, min(height, headRows+max(0, chart)+roles+statusRows+footRows))
 	x := c.text(1, 0, s.title, boldStyle)
-	c.text(x, 0, fmt.Sprintf("  %s %s → %s, %d hosts in %d roles, over %s", s.view.Variable, s.from, s.to, s.hosts, len(s.roles), seconds(s.over)), dimStyle)
+	c.text(x, 0, fmt.Sprintf("  %s %s → %s, %d hosts in %d roles, over %s", s.variable, s.from, s.to, s.hosts, len(s.roles), seconds(s.over)), dimStyle)
 	y := headRows
 	if chart >= 5 {
 		if width >= twoCharts {
@@ -286,7 +289,7 @@ func share(cells, n, all int) int {
 // drawStatus says in words how the rollout stands.
 func (s *scene) drawStatus(a area) {
 	v := &s.view
-	mark, st, words := status(v)
+	mark, st, words := s.status()
 	x := a.c.text(a.x+1, a.y, mark+" "+words, st)
 	if v.State == rollout.StateRunning && v.Reason == "" && !v.Ends.IsZero() {
 		a.c.text(x, a.y, fmt.Sprintf(", %s to go", seconds(s.left().Round(time.Second))), dimStyle)
@@ -317,6 +320,10 @@ func (s *scene) drawStatus(a area) {
 		a.c.put(x+i, a.y+2, '█', st)
 	}
 	a.c.text(x+bar+1, a.y+2, right, oldStyle)
+
+	mark, st, words, detail := s.bad.status()
+	a.c.text(a.x+1, a.y+4, mark+" "+words, st)
+	a.c.text(a.x+3, a.y+5, detail, dimStyle)
 }
 
 func failedStyle(n int) style {
@@ -326,6 +333,14 @@ func failedStyle(n int) style {
 	return plainStyle
 }
 
+// status puts how the rollout stands into words.
+func (s *scene) status() (mark string, st style, words string) {
+	if s.began.IsZero() {
+		return "‖", dimStyle, "waits until the guard has judged " + string(s.bad.id)
+	}
+	return status(&s.view)
+}
+
 // status puts the state of a rollout, or why it isn't moving, into words.
 func status(v *control.RolloutView) (mark string, st style, words string) {
 	switch {
@@ -333,6 +348,8 @@ func status(v *control.RolloutView) (mark string, st style, words string) {
 		return "✔", greenStyle, "completed"
 	case v.State == rollout.StateRunning && v.Reason == "":
 		return "▶", greenStyle, "moving"
+	case v.State == rollout.StateRunning && v.ReasonCode == rollout.ObjectiveWindow: // the time of day is of no use here
+		return "▶", greenStyle, "all are told and have confirmed; the guard watches them a little longer"
 	case v.ReasonCode == rollout.Unconfirmed: // with today's number
 		return "▶", greenStyle, fmt.Sprintf("all are told, %d still to confirm", v.InFlight)
 	case v.State == rollout.StateRunning:

@@ -12,17 +12,28 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
+
+// frozenBad is a bad rollout that the guard has frozen.
+func frozenBad() bad {
+	v := &slo.Verdict{Of: 2, Standings: []slo.Standing{{E: 255.9, Bar: 100, Treated: 3, TreatedFailed: 2, Control: 37}}}
+	return bad{id: "helios-0-9-1", hosts: 40, view: control.RolloutView{
+		State: rollout.StateFrozen, Told: 3, Target: 40, Reason: "frozen by abort 9: the change does harm",
+		Abort: &control.AbortView{Sequence: 9, Actor: "sloguard", Evidence: v},
+	}}
+}
 
 // halfway is a rollout of 40 hosts that is half told, a quarter confirmed.
 func halfway() *scene {
 	s := &scene{
-		title: "Tsunami", from: "1.10.3", to: "1.12.3", hosts: 40, over: 40 * time.Second,
+		title: "Tsunami", variable: "docker_version", began: time.Unix(1, 0), from: "1.10.3", to: "1.12.3", hosts: 40, over: 40 * time.Second,
 		view: control.RolloutView{
-			Variable: "docker_version", State: rollout.StateRunning, Target: 40, Told: 20, Confirmed: 10, InFlight: 10, Limit: 12, Planned: 20,
+			State: rollout.StateRunning, Target: 40, Told: 20, Confirmed: 10, InFlight: 10, Limit: 12, Planned: 20,
 			Over: rollout.Duration(40 * time.Second), Elapsed: rollout.Duration(20 * time.Second), Ends: time.Unix(1, 0),
 		},
 		roles:   []control.RoleView{{Role: "accesspoint", Hosts: 30, Target: 30, Told: 15, Confirmed: 8, InFlight: 7}, {Role: "ads", Hosts: 10, Target: 10, Told: 5, Confirmed: 2, InFlight: 3, Failed: 1}},
+		bad:     frozenBad(),
 		footers: []string{"the long footer, which fits into a wide terminal", "short"},
 	}
 	for i := range 21 {
@@ -45,6 +56,7 @@ func TestPicture(t *testing.T) {
 		"┄┄ planned  ── told  ── confirmed", "█ 1.10.3 on 30 hosts   █ 1.12.3 on 10",
 		"accesspoint ■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■ 8 of 30, 7 in flight", "ads ■■■■■■■■■■ 2 of 10, 3 in flight, 1 failed",
 		"▶ moving, 20 s to go", "planned 20    told 20    confirmed 10    failed 0     in flight 10 of at most 12",
+		"■ helios-0-9-1 frozen by the guard after 3 of 40 hosts\n   2 of 3 changed failed, 0 of 37 not yet changed; evidence 255.9, the bar is 100\n",
 		"the long footer", "   40 ┤", "   20 ┤", "    0 ┤", "0 s", "40 s",
 	} {
 		if !strings.Contains(got, want) {
@@ -134,7 +146,7 @@ func TestStatus(t *testing.T) {
 func TestPictureFits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		count := rapid.IntRange(0, 3000)
-		s := &scene{title: "Tsunami", from: "a", to: rapid.StringN(0, 50, 200).Draw(t, "to"), hosts: count.Draw(t, "hosts"), over: time.Duration(rapid.Int64Range(int64(leastOver), int64(mostOver)).Draw(t, "over"))}
+		s := &scene{title: "Tsunami", began: time.Unix(1, 0), bad: frozenBad(), from: "a", to: rapid.StringN(0, 50, 200).Draw(t, "to"), hosts: count.Draw(t, "hosts"), over: time.Duration(rapid.Int64Range(int64(leastOver), int64(mostOver)).Draw(t, "over"))}
 		at := time.Duration(0)
 		for range rapid.IntRange(0, 30).Draw(t, "samples") {
 			at += time.Duration(rapid.Int64Range(0, int64(5*time.Minute)).Draw(t, "at"))

@@ -18,6 +18,9 @@ type show interface {
 	progress(text string)
 	// update shows how the rollout stands.
 	update(s *scene)
+	// event shows one line of what happens beside the rollout; a picture shows it
+	// anyway.
+	event(text string)
 	// finish gives the output back: what is written after it stays.
 	finish(s *scene)
 }
@@ -91,6 +94,8 @@ func (s *screen) frame(lines []string) {
 
 func (s *screen) milestone(text string) { s.progress(text) }
 
+func (s *screen) event(string) {}
+
 func (s *screen) progress(text string) {
 	width, _ := s.size()
 	c := newCanvas(width, 2)
@@ -134,9 +139,15 @@ func (p *printer) print(text string, always bool) {
 
 func (p *printer) milestone(text string) { p.print(text, true) }
 
+func (p *printer) event(text string) { p.print(text, true) }
+
 func (p *printer) progress(text string) { p.print(text, false) }
 
-func (p *printer) update(s *scene) { p.print(s.line(), false) }
+func (p *printer) update(s *scene) {
+	if len(s.samples) > 0 {
+		p.print(s.line(), false)
+	}
+}
 
 func (p *printer) finish(s *scene) {
 	if len(s.samples) > 0 {
@@ -148,7 +159,7 @@ func (p *printer) finish(s *scene) {
 func (s *scene) line() string {
 	v, n := &s.view, s.newest().changed
 	width := len(fmt.Sprint(s.hosts))
-	_, _, words := status(v)
+	_, _, words := s.status()
 	return fmt.Sprintf("%6.1fs  planned %*d  told %*d  confirmed %*d  in flight %*d  %s: %*d  %s: %*d  %s",
 		s.now().Seconds(), width, v.Planned, width, v.Told, width, v.Confirmed, width, v.InFlight,
 		s.from, width, s.hosts-n, s.to, width, n, words)

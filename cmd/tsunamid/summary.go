@@ -19,39 +19,60 @@ import (
 // auditBound is how long the audit log may take to catch up.
 const auditBound = 15 * time.Second
 
-// tally is what the audit log and the hosts say of the rollout.
+// tally is what the audit log and the hosts say of the rollouts.
 type tally struct {
-	records  int                  // of hosts' desired states, in the audit log
-	changes  uint64               // documents that hosts were given, by their generations
-	told     map[rollout.Host]int // by the rollout
-	steps    int                  // that told somebody
+	records  int                        // of hosts' desired states, in the audit log
+	changes  uint64                     // documents that hosts were given, by their generations
+	told     map[rollout.Host]int       // by the good rollout
+	badTold  map[rollout.Host]time.Time // by the bad one
+	steps    int                        // of the good one that told somebody
 	lastTold time.Time
 	wrong    []string // what isn't as it must be
 }
 
+func (t *tally) fault(format string, args ...any) {
+	t.wrong = append(t.wrong, fmt.Sprintf(format, args...))
+}
+
 // count adds up the audit log and compares it with the hosts, one by one.
 func (d *demo) count(ctx context.Context) (tally, error) {
-	t := tally{told: map[rollout.Host]int{}}
+	t := tally{told: map[rollout.Host]int{}, badTold: map[rollout.Host]time.Time{}}
 	byHost := map[rollout.Host]uint64{}
 	var origins []uint64
+	last := uint64(0)
 	for r, err := range d.client.Audit(ctx, control.AuditFilter{Kinds: []subjects.Kind{subjects.KindDesired}}) {
 		if err != nil {
 			return t, err
 		}
-		t.records++ // a document has one variable here, so a row is a record
-		byHost[r.Host]++
-		if r.Reason == "" || r.Actor == "" {
-			t.wrong = append(t.wrong, fmt.Sprintf("audit record %d of %s has no reason or no actor", r.Sequence, r.Host))
+		if r.Origin != last { // a first document has a row for each variable
+			last = r.Origin
+			t.records++
+			byHost[r.Host]++
 		}
-		if r.Rollout == d.scene.view.ID {
+		if r.Reason == "" || r.Actor == "" {
+			t.fault("audit record %d of %s has no reason or no actor", r.Sequence, r.Host)
+		}
+		switch r.Rollout {
+		case d.scene.view.ID:
 			t.told[r.Host]++
 			origins = append(origins, r.Origin)
 			if r.Time.After(t.lastTold) {
 				t.lastTold = r.Time
 			}
+		case d.scene.bad.id:
+			if _, twice := t.badTold[r.Host]; twice {
+				t.fault("%s told %s twice", r.Rollout, r.Host)
+			}
+			t.badTold[r.Host] = r.Time
+			if a := d.scene.bad.view.Abort; a != nil && r.Origin > a.Sequence {
+				t.fault("%s told %s with record %d, after its abort, which is %d", r.Rollout, r.Host, r.Origin, a.Sequence)
+			}
 		}
 	}
 	t.steps = batches(origins)
+	if told := d.scene.bad.view.Told; told != len(t.badTold) {
+		t.fault("%s has told %s, and %d are in the audit log", d.scene.bad.id, plural(told, "host"), len(t.badTold))
+	}
 	for after := rollout.Host(""); ; {
 		var page control.HostListResponse
 		if err := d.client.Call(ctx, control.HostList, control.HostListRequest{After: after}, &page); err != nil {
@@ -60,13 +81,17 @@ func (d *demo) count(ctx context.Context) (tally, error) {
 		for _, h := range page.Hosts {
 			t.changes += h.Generation
 			if byHost[h.Host] != h.Generation {
-				t.wrong = append(t.wrong, fmt.Sprintf("%s was given %d documents, and %d are in the audit log", h.Host, h.Generation, byHost[h.Host]))
+				t.fault("%s was given %d documents, and %d are in the audit log", h.Host, h.Generation, byHost[h.Host])
 			}
 			if n := t.told[h.Host]; n != 1 {
-				t.wrong = append(t.wrong, fmt.Sprintf("%s was told %d times", h.Host, n))
+				t.fault("%s was told %d times", h.Host, n)
 			}
-			if v := h.Actual[demoVariable].Text(); v != demoTo {
-				t.wrong = append(t.wrong, fmt.Sprintf("%s runs %q", h.Host, v))
+			if v := h.Actual[docker.variable].Text(); v != docker.to {
+				t.fault("%s runs %s %q", h.Host, docker.name, v)
+			}
+			_, broken := t.badTold[h.Host]
+			if v := h.Actual[helios.variable].Text(); broken != (v == helios.to) {
+				t.fault("%s runs %s %q; was it told %s? %v", h.Host, helios.name, v, helios.to, broken)
 			}
 			after = h.Host
 		}
@@ -89,7 +114,7 @@ func batches(origins []uint64) int {
 	return n
 }
 
-// sumUp prints what came of the rollout. The error says what isn't as it must
+// sumUp prints what came of the rollouts. The error says what isn't as it must
 // be.
 func (d *demo) sumUp(ctx context.Context) error {
 	var t tally
@@ -107,6 +132,7 @@ func (d *demo) sumUp(ctx context.Context) error {
 	if err == nil && (v.Confirmed != d.hosts || v.Failed > 0) {
 		err = fmt.Errorf("%d of %d hosts have confirmed and %d have failed", v.Confirmed, d.hosts, v.Failed)
 	}
+	d.sumUpBad(&t)
 	if err == nil {
 		d.say("\n%s is complete: all %s run %s %s.\n\n", v.ID, plural(d.hosts, "host"), v.Variable, v.To.Text())
 	}
@@ -114,16 +140,19 @@ func (d *demo) sumUp(ctx context.Context) error {
 	for _, p := range s.samples {
 		off = max(off, p.told-p.planned, p.planned-p.told)
 	}
-	row := func(name, format string, args ...any) {
-		d.say("  %-10s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	row("planned", "%s", seconds(s.over))
-	row("took", "%s: the last host was told after %s", since(v.Created, v.Changed), since(v.Created, t.lastTold))
-	row("told", "%s, each once, in %s, never more than %d off the straight line", plural(len(t.told), "host"), plural(t.steps, "step"), off)
-	row("confirmed", "%s", plural(v.Confirmed, "host"))
-	row("in flight", "%d at the most, of %d allowed", d.mostInFlight, v.Limit)
-	row("audit", "%s of %s: %d first documents, %d by the rollout", plural(t.records, "record"), plural(int(t.changes), "change"), t.records-len(t.told), len(t.told))
-	return err
+	d.row("planned", "%s", seconds(s.over))
+	d.row("took", "%s: the last host was told after %s, and then watched", since(s.began, v.Changed), since(s.began, t.lastTold))
+	d.row("told", "%s, each once, in %s, never more than %d off the straight line", plural(len(t.told), "host"), plural(t.steps, "step"), off)
+	d.row("confirmed", "%s", plural(v.Confirmed, "host"))
+	d.row("in flight", "%d at the most, of %d allowed", d.mostInFlight, v.Limit)
+	d.row("audit", "%s of %s: %d first documents, %d by %s, %d by %s", plural(t.records, "record"), plural(int(t.changes), "change"),
+		t.records-len(t.told)-len(t.badTold), len(t.told), v.ID, len(t.badTold), s.bad.id)
+	return errors.Join(err, d.judge(&t))
+}
+
+// row prints a line of the summary.
+func (d *demo) row(name, format string, args ...any) {
+	d.say("  %-10s %s\n", name, fmt.Sprintf(format, args...))
 }
 
 // since is the time between two moments, to a tenth of a second.
@@ -146,14 +175,15 @@ func (d *demo) arrange(roles []control.RoleView) {
 func (d *demo) tryNext() {
 	ctl := program("tsunamictl") + " --server " + d.daemon.brokerURL()
 	host := d.fleet.hosts[0].name
-	id := d.scene.view.ID
 	d.say("\nEverything is still running. Try in another terminal:\n\n")
 	for _, line := range []string{
-		ctl + " rollout show " + string(id),
-		ctl + " why " + string(host) + " " + string(demoVariable),
+		ctl + " rollout show " + string(d.scene.bad.id),
+		ctl + " objective list",
+		ctl + strings.TrimPrefix(rollback, "tsunamictl"),
+		ctl + " why " + string(host) + " " + string(docker.variable),
 		ctl + " audit --host " + string(host),
 		ctl + " host show " + string(host),
-		ctl + " rollout start " + string(demoVariable) + " " + demoFrom + " --over 1m",
+		ctl + " rollout start " + string(docker.variable) + " " + docker.from + " --over 1m",
 		ctl + " stop --why \"trying the red button\"",
 		"nats --server " + d.daemon.brokerURL() + " kv history tsunami desired." + string(host),
 		"curl " + d.daemon.httpURL() + "/v1/hosts/" + string(host) + "/desired",
