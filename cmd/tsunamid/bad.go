@@ -25,10 +25,11 @@ type bad struct {
 }
 
 const (
-	// The bad rollout tells a host in each such part of the good one's time, and
-	// no faster than leastPace: so that its failures can be seen to count.
+	// The bad rollout tells a host in each such part of the good one's time, within
+	// these bounds: slowly enough that its failures can be seen to count.
 	badPace   = 30
 	leastPace = 500 * time.Millisecond
+	mostPace  = 2 * time.Second
 	// mostAsked is how many hosts in flight are asked how they do.
 	mostAsked = 8
 )
@@ -66,7 +67,7 @@ func (d *demo) spec(s *software) (rollout.Spec, error) {
 func (d *demo) badSpec() (rollout.Spec, error) {
 	spec, err := d.spec(&helios)
 	spec.InFlight = rollout.InFlight{Max: 100, PerRole: 100}
-	spec.Ramp.Over = rollout.Duration(time.Duration(d.hosts) * max(d.over/badPace, leastPace))
+	spec.Ramp.Over = rollout.Duration(time.Duration(d.hosts) * min(max(d.over/badPace, leastPace), mostPace))
 	return spec, err
 }
 
@@ -83,14 +84,22 @@ func (d *demo) startBad(ctx context.Context) error {
 	err = d.retry(ctx, startBound, func(ctx context.Context) error {
 		v, err := d.rollout(ctx, b.id)
 		if err == nil && v.Guard != nil && !v.Guard.Clear {
-			d.show.progress(fmt.Sprintf("%s waits: %s …", b.id, v.Guard.Why))
+			if len(v.Guard.Standings) > 0 { // else it has yet to take notice
+				d.show.progress(fmt.Sprintf("%s waits: %s …", b.id, v.Guard.Why))
+			}
 			err = fmt.Errorf("%s waits: %s", b.id, v.Guard.Why)
 		}
 		return err
 	})
-	d.show.event(fmt.Sprintf("%s begins: %s %s → %s, which comes up on no host", b.id, helios.variable, helios.from, helios.to))
-	return err
+	if err != nil {
+		return err
+	}
+	d.show.event(fmt.Sprintf("%s begins: %s", b.id, badChange))
+	return nil
 }
+
+// badChange is what it does.
+var badChange = fmt.Sprintf("%s %s → %s, which comes up on no host", helios.variable, helios.from, helios.to)
 
 // lookBad looks how the bad rollout stands.
 func (d *demo) lookBad(ctx context.Context) error {
@@ -192,7 +201,7 @@ func (b *bad) status() (mark string, st style, words, detail string) {
 		if b.failing > 0 {
 			words += fmt.Sprintf(", %d failing", b.failing)
 		}
-		return "▶", oldStyle, words, b.said
+		return "▶", oldStyle, words, cmp.Or(b.said, badChange)
 	}
 	mark, st, words = status(v)
 	return mark, st, fmt.Sprintf("%s %s", b.id, words), b.said
@@ -200,7 +209,7 @@ func (b *bad) status() (mark string, st style, words, detail string) {
 
 // contrast says in a line what speaks against a rollout.
 func contrast(s *slo.Standing) string {
-	return fmt.Sprintf("%d of %d changed failed, %d of %d not yet changed; evidence %.4g, the bar is %.4g",
+	return fmt.Sprintf("%d of %d changed failed, %d of %d not yet changed; evidence %.4g, bar %.4g",
 		s.TreatedFailed, s.Treated, s.ControlFailed, s.Control, s.E, s.Bar)
 }
 

@@ -44,8 +44,8 @@ type software struct {
 	// broken is what the check says of the version that it goes to; "": that all
 	// is well.
 	broken string
-	// pace is how long its installation takes, as a share of the hosts' times.
-	pace float64
+	// longest is how long its installation takes at the most.
+	longest time.Duration
 }
 
 // rollout and objective are how the demo names those of the new version.
@@ -57,9 +57,9 @@ func (s *software) objective() rollout.ID { return s.name + "-healthy" }
 // What the demo's hosts run. Nothing is wrong with the new docker; the new helios
 // doesn't come up on any host.
 var (
-	docker = software{name: "docker", variable: "docker_version", from: "1.10.3", to: "1.12.3", pace: 1}
+	docker = software{name: "docker", variable: "docker_version", from: "1.10.3", to: "1.12.3", longest: mostOver}
 	helios = software{
-		name: "helios", variable: "helios_version", from: "0.8.1", to: "0.9.1", pace: 0.4,
+		name: "helios", variable: "helios_version", from: "0.8.1", to: "0.9.1", longest: time.Second,
 		broken: "localhost:5803: connection refused",
 	}
 	demoSoftware = []*software{&docker, &helios}
@@ -148,7 +148,7 @@ func (h *demoHost) exec(ctx context.Context, c hostagent.Command) hostagent.Resu
 	switch c.Args[0] {
 	case "install":
 		select {
-		case <-time.After(time.Duration(s.pace * float64(h.least+rand.N(h.most-h.least+1)))):
+		case <-time.After(min(h.least+rand.N(h.most-h.least+1), s.longest)):
 		case <-ctx.Done():
 			return hostagent.Result{Err: context.Cause(ctx)}
 		}

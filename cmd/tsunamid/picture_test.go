@@ -56,7 +56,7 @@ func TestPicture(t *testing.T) {
 		"┄┄ planned  ── told  ── confirmed", "█ 1.10.3 on 30 hosts   █ 1.12.3 on 10",
 		"accesspoint ■■■■■■■■■■■■■■■■■■■■■■■■■■■■■■ 8 of 30, 7 in flight", "ads ■■■■■■■■■■ 2 of 10, 3 in flight, 1 failed",
 		"▶ moving, 20 s to go", "planned 20    told 20    confirmed 10    failed 0     in flight 10 of at most 12",
-		"■ helios-0-9-1 frozen by the guard after 3 of 40 hosts\n   2 of 3 changed failed, 0 of 37 not yet changed; evidence 255.9, the bar is 100\n",
+		"■ helios-0-9-1 frozen by the guard after 3 of 40 hosts\n   2 of 3 changed failed, 0 of 37 not yet changed; evidence 255.9, bar 100\n",
 		"the long footer", "   40 ┤", "   20 ┤", "    0 ┤", "0 s", "40 s",
 	} {
 		if !strings.Contains(got, want) {

@@ -116,7 +116,11 @@ func (s *screen) finish(sc *scene) {
 	if len(sc.samples) > 0 {
 		width, height := s.size()
 		sc.footers = nil
-		s.write(strings.Join(sc.picture(width, max(height, wholePicture)).lines(), "\r\n") + "\r\n")
+		lines := sc.picture(width, max(height, wholePicture)).lines()
+		for len(lines) > 0 && lines[len(lines)-1] == "" { // where the footer was
+			lines = lines[:len(lines)-1]
+		}
+		s.write(strings.Join(lines, "\r\n") + "\r\n")
 	}
 }
 
