@@ -29,6 +29,7 @@ type Message struct {
 // Fold is what the messages so far come to. It is owned by one goroutine.
 type Fold struct {
 	now        time.Time
+	last       time.Time // of the newest message: now, unless the clock has gone back
 	sequence   uint64
 	hosts      map[rollout.Host]*host
 	objectives map[rollout.ID]*slo.Objective
@@ -73,7 +74,7 @@ var errForeign = errors.New("not written by its owner")
 // rule none. The error says that it couldn't be read; it changes nothing then,
 // but for the time.
 func (f *Fold) Take(m Message) ([]slo.Verdict, error) {
-	f.sequence = m.Sequence
+	f.sequence, f.last = m.Sequence, m.Time
 	if m.Time.After(f.now) {
 		f.now = m.Time
 	}
@@ -150,6 +151,9 @@ func lenient[T any](data []byte) (*T, error) {
 	v := new(T)
 	return v, json.Unmarshal(data, v)
 }
+
+// Knows says whether the host has reported itself.
+func (f *Fold) Knows(name rollout.Host) bool { return f.hosts[name] != nil }
 
 // Rollouts are the ids of the rollouts that are watched.
 func (f *Fold) Rollouts() []rollout.ID {

@@ -81,7 +81,7 @@ func (p *tape) start(id rollout.ID, objectives ...rollout.ID) *rollout.Record {
 			Name: id, Variable: "docker_version", To: value("2"), Ramp: rollout.Ramp{Over: field.Duration(14 * 24 * time.Hour)},
 			Guard: &rollout.Guard{Objectives: objectives},
 		},
-		State: rollout.StateRunning, Clock: p.now, Length: 14 * 24 * time.Hour, Planned: p.now.Add(14 * 24 * time.Hour),
+		State: rollout.StateRunning, Created: p.now, Clock: p.now, Length: 14 * 24 * time.Hour, Planned: p.now.Add(14 * 24 * time.Hour),
 	}
 	p.record(id)
 	return p.records[id]

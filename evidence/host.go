@@ -23,6 +23,9 @@ type host struct {
 	boot     string
 	sequence uint64   // of the newest health event of that boot
 	boots    []string // before, the newest last
+	reporter string   // the boot that wrote its newest report
+
+	gaveUp map[rollout.Name]uint64 // by its newest report: the generations that it couldn't make true
 
 	silent  bool
 	session string // of the guard that noticed
@@ -137,34 +140,58 @@ func (f *Fold) report(name rollout.Host, m Message) error {
 	}
 	f.heard(h)
 	h.reported, h.role, h.labels, h.actual = f.now, r.Role, r.Labels, r.Actual
+	current := h.current(r)
 	h.pinned = nil
+	if current {
+		h.gaveUp = nil
+	}
 	for variable, e := range r.Enact {
 		if e.Pinned {
 			h.pinned = append(h.pinned, variable)
+		}
+		if current && e.Status == rollout.EnactFail {
+			if h.gaveUp == nil {
+				h.gaveUp = make(map[rollout.Name]uint64, 1)
+			}
+			h.gaveUp[variable] = e.Generation
 		}
 	}
 	for _, t := range f.ordered {
 		f.place(t, h)
 	}
-	// What it says of checks is as old as the newest event that it knows of.
-	if stale := slices.Contains(h.boots, r.Boot) || r.Boot == h.boot && r.Event < h.sequence; !stale {
-		if r.Boot != "" && r.Boot != h.boot {
-			h.fresh(r.Boot, r.Event)
-		}
-		h.sequence = max(h.sequence, r.Event)
-		// It names all checks that there are: those that it doesn't name are gone.
-		maps.DeleteFunc(h.checks, func(id rollout.ID, _ slo.State) bool { _, there := r.Checks[id]; return !there })
-		for _, id := range sortedKeys(r.Checks) {
-			c := r.Checks[id]
-			f.check(h, id, string(c.Status), c.Output)
-		}
-		for _, variable := range sortedKeys(r.Enact) {
-			if e := r.Enact[variable]; e.Status == rollout.EnactFail {
-				f.failedBefore(h, variable, e)
-			}
-		}
+	if !current {
+		return nil
+	}
+	// It names all checks that there are: those that it doesn't name are gone.
+	maps.DeleteFunc(h.checks, func(id rollout.ID, _ slo.State) bool { _, there := r.Checks[id]; return !there })
+	for _, id := range sortedKeys(r.Checks) {
+		c := r.Checks[id]
+		f.check(h, id, string(c.Status), c.Output)
+	}
+	for _, variable := range sortedKeys(h.gaveUp) {
+		f.failedBefore(h, variable, r.Enact[variable])
 	}
 	return nil
+}
+
+// current says whether what a report says of checks is as new as the newest event.
+// Reports come in their order, and may come later than events: a report of a start of the
+// agent that has sent no event is of a later one if the one before it has reported
+// itself already, and else of an earlier one.
+func (h *host) current(r *rollout.Report) bool {
+	before := h.reporter
+	h.reporter = r.Boot
+	switch {
+	case r.Boot == h.boot:
+		if r.Event < h.sequence {
+			return false
+		}
+		h.sequence = r.Event
+		return true
+	case slices.Contains(h.boots, r.Boot), h.boot != "" && before != h.boot:
+		return false
+	}
+	return h.fresh(r.Boot, r.Event)
 }
 
 // failedBefore takes from a report that a host gave up, should the event have

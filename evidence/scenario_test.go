@@ -434,14 +434,21 @@ func TestSupersededAndEnded(t *testing.T) {
 			t.Fatalf("%d rollouts are watched after one is %s", n, state)
 		}
 	}
-	// A completed one is watched as a layer, until another of its variable runs.
+	// A completed one is watched as a layer, until another one of its variable covers
+	// every host and has completed too.
 	p := guarded(t)
 	p.tell("h0000", "r1")
 	p.records["r1"].State = rollout.StateCompleted
 	p.record("r1")
 	p.tell("h0001", "r1")
 	p.want("r1", "0/2 0/98")
-	p.start("r2", "docker-healthy")
+	p.pass(time.Minute)
+	r2 := p.start("r2", "docker-healthy")
+	if ids := p.f.Rollouts(); len(ids) != 2 {
+		t.Fatalf("%v are watched", ids)
+	}
+	r2.State = rollout.StateCompleted
+	p.record("r2")
 	if ids := p.f.Rollouts(); len(ids) != 1 || ids[0] != "r2" {
 		t.Fatalf("%v are watched", ids)
 	}

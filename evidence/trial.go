@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type trial struct {
 	id        rollout.ID
 	spec      rollout.Spec
 	state     rollout.State
+	created   time.Time
 	selection *rollout.Selection
 	watch     *slo.Watch
 	unknown   []rollout.ID // objectives that it names and that aren't there
@@ -28,6 +30,7 @@ type trial struct {
 	verdict      *slo.Verdict
 	aborted      bool // an abort in the bucket carries the verdict
 	told         map[rollout.Host]telling
+	moves        map[rollout.Host]int // how often it was placed elsewhere
 }
 
 // telling is when the rollout told a host, and with which generation; 0 where
@@ -75,6 +78,7 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 	if err != nil {
 		return err
 	}
+	f.replaced(r)
 	t := f.rollouts[id]
 	if !Watched(r) && (f.instead == nil || !goesOn(r)) {
 		f.forget(t)
@@ -84,19 +88,15 @@ func (f *Fold) rollout(id rollout.ID, m Message) error {
 	if err != nil {
 		return err
 	}
-	if r.State == rollout.StateRunning {
-		f.replaced(r)
-	}
 	if t == nil {
-		t = &trial{id: id, selection: selection, acknowledged: r.Acknowledged, told: make(map[rollout.Host]telling)}
-		t.spec, t.state = r.Spec, r.State
+		t = &trial{id: id, selection: selection, acknowledged: r.Acknowledged, told: make(map[rollout.Host]telling), moves: make(map[rollout.Host]int)}
+		t.spec, t.state, t.created = r.Spec, r.State, r.Created
 		f.rollouts[id] = t
 		i, _ := slices.BinarySearchFunc(f.ordered, t, func(a, b *trial) int { return cmp.Compare(a.id, b.id) })
 		f.ordered = slices.Insert(f.ordered, i, t)
 		f.begin(t)
-	} else if t.spec, t.state = r.Spec, r.State; r.Acknowledged > t.acknowledged {
-		t.acknowledged = r.Acknowledged
-		f.begin(t)
+	} else {
+		f.change(t, r, selection)
 	}
 	if !t.planned && !r.Clock.IsZero() {
 		length := r.Length
@@ -139,10 +139,32 @@ func (f *Fold) forget(t *trial) {
 	}
 }
 
-// replaced forgets the layers that a rollout of the same variable replaces.
+// change takes what is new in a rollout's record. Before its start it is another
+// rollout if its document is another; later only whom it selects can change.
+func (f *Fold) change(t *trial, r *rollout.Record, selection *rollout.Selection) {
+	was := t.spec
+	t.spec, t.state, t.selection = r.Spec, r.State, selection
+	started := r.Theta != nil || !r.Clock.IsZero()
+	switch {
+	case r.Acknowledged > t.acknowledged:
+		t.acknowledged = r.Acknowledged
+		f.begin(t)
+	case !started && !reflect.DeepEqual(was, r.Spec), !reflect.DeepEqual(was.Guard, r.Spec.Guard):
+		f.begin(t)
+	case was.Where != r.Spec.Where, !slices.Equal(was.Exclude, r.Spec.Exclude), !reflect.DeepEqual(was.Limits, r.Spec.Limits):
+		f.placeAll(t)
+	}
+}
+
+// replaced forgets the layers that a rollout replaces: those that one covers which
+// has completed after them, and the one that a rollback takes back.
 func (f *Fold) replaced(r *rollout.Record) {
+	covers := r.State == rollout.StateCompleted && r.Spec.Covers()
 	for _, t := range slices.Clone(f.ordered) {
-		if t.spec.Variable == r.Spec.Variable && t.id != r.Spec.Name && t.state == rollout.StateCompleted {
+		if t.spec.Variable != r.Spec.Variable || t.id == r.Spec.Name || t.state != rollout.StateCompleted {
+			continue
+		}
+		if t.id == r.Spec.Rollback || covers && t.created.Before(r.Created) {
 			f.forget(t)
 		}
 	}
@@ -166,6 +188,11 @@ func (f *Fold) begin(t *trial) {
 		t.watch.Note(func(objective rollout.ID, failure slo.Failure) { f.note(t.id, objective, failure) })
 	}
 	t.verdict, t.planned, t.aborted = nil, false, false
+	f.placeAll(t)
+}
+
+// placeAll makes every host that is known the rollout's, if it is.
+func (f *Fold) placeAll(t *trial) {
 	for _, name := range sortedKeys(f.hosts) { // in one order: strata are numbered by it
 		if h := f.hosts[name]; f.now.Sub(h.reported) <= Lookback {
 			f.place(t, h)
@@ -180,20 +207,27 @@ func (f *Fold) place(t *trial, h *host) {
 	group, ok := t.selection.Group(h.name, h.role, h.labels)
 	told, treated := t.told[h.name]
 	if was, joined := t.watch.Stratum(h.name); joined {
-		if treated || ok && was == group {
+		if treated || ok && (was == group || t.moves[h.name] >= mostMoves) {
 			return
 		}
+		t.moves[h.name]++
 		t.watch.Leave(h.name, f.now)
 	}
 	switch {
 	case told.apart:
 		return
+	case treated && told.generation > 0 && h.gaveUp[t.spec.Variable] >= told.generation:
+		return // its failure was counted before the evidence was begun anew
 	case treated: // it was told before the evidence was begun anew
 	case !ok || t.spec.Rollback != "", t.apart(h):
 		return
 	}
 	f.join(t, h, group, told.at)
 }
+
+// mostMoves bounds how often a host's report may put it into another stratum of a
+// rollout: each is made for good.
+const mostMoves = 8
 
 func (f *Fold) join(t *trial, h *host, group string, told time.Time) {
 	if group == "" {
@@ -291,12 +325,20 @@ func (f *Fold) View(id rollout.ID) (v View, ok bool) {
 	return v, true
 }
 
+// mostBack is by how much the broker's clock may go back, as when another server
+// leads the stream, without that mattering.
+const mostBack = 5 * time.Second
+
 // Clear is what View says without the standings, which cost more.
 func (f *Fold) Clear(id rollout.ID) (unclear string, fresh time.Duration) {
 	t := f.rollouts[id]
 	switch {
 	case t == nil:
 		return "it isn't watched", 0
+	case len(f.hosts) == 0:
+		return "no host has reported itself yet", t.watch.Fresh()
+	case f.now.Sub(f.last) > mostBack:
+		return fmt.Sprintf("the broker's clock has gone back by %s: nothing can come to count until it has caught up", f.now.Sub(f.last).Round(time.Second)), t.watch.Fresh()
 	case len(t.unknown) > 0:
 		return fmt.Sprintf("there is no objective %s", t.unknown[0]), t.watch.Fresh()
 	case t.verdict != nil:

@@ -90,28 +90,25 @@ const (
 const plainHarm = 20
 
 // mostNeeded bounds how far Standing.Needs looks.
-const mostNeeded = 100
+const mostNeeded = 50
 
 // Verdict is the watch's, once there is one; nil before. It never changes.
 func (w *Watch) Verdict() *Verdict { return w.verdict }
 
-// weight is Σ E/bar: at 1 the rollout is frozen. But counts the one objective
-// that is replaced by another state of its evidence; nil: none is.
-func (w *Watch) weight(but int, instead *Evidence) float64 {
-	sum := 0.0
-	for i, j := range w.objectives {
-		e := j.Evidence
-		if i == but {
-			e = instead
-		}
-		sum += j.share * math.Exp(e.E())
+// weight is Σ E/bar as of now: at 1 the rollout is frozen. All objectives are
+// brought up to now first, whoever has looked at them before, or the sum would
+// depend on that.
+func (w *Watch) weight() (sum float64) {
+	for _, j := range w.objectives {
+		j.advance(w.now)
+		sum += j.share * math.Exp(j.E())
 	}
 	return sum
 }
 
 // decide comes to the verdict, after a failure: nothing else adds evidence.
 func (w *Watch) decide() {
-	if w.verdict != nil || w.weight(-1, nil) < 1 {
+	if w.verdict != nil || w.weight() < 1 {
 		return
 	}
 	worst := slices.MaxFunc(w.objectives, func(a, b *judged) int {
@@ -178,7 +175,8 @@ func (w *Watch) needs(objective int) int {
 	if w.verdict != nil || len(j.strata) == 0 {
 		return 0
 	}
-	e := j.clone() // time has come to now in it
+	others := w.weight() - j.share*math.Exp(j.E())
+	e := j.clone()
 	g := slices.MaxFunc(e.strata, func(a, b *stratum) int { return cmp.Compare(a.atRisk[0], b.atRisk[0]) })
 	n := 0
 	for i := len(g.queue) - 1; i >= 0 && n < mostNeeded; i-- {
@@ -188,7 +186,7 @@ func (w *Watch) needs(objective int) int {
 		}
 		n++
 		e.Fail(&s, w.now)
-		if w.weight(objective, e) >= 1 {
+		if others+j.share*math.Exp(e.E()) >= 1 {
 			return n
 		}
 	}

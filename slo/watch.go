@@ -149,25 +149,27 @@ func (w *Watch) Stratum(host field.Host) (string, bool) {
 }
 
 // Told says that the rollout told the host: from now on it is treated. One that
-// is failing or silent just then has begun to fail before.
+// is failing or silent just then has begun to fail before: it stays with the control
+// until that has come to count there, or is over.
 func (w *Watch) Told(host field.Host, now time.Time) {
 	m := w.at(host, now)
 	if m == nil || !m.told.IsZero() {
 		return
 	}
-	for i := range m.slots {
-		if s := &m.slots[i]; s.failing {
-			w.score(m, i, FailedCheck, s.since, s.output)
-		} else if m.silent {
-			w.score(m, i, FailedSilence, m.since, "")
+	w.change(m, func() { m.told = w.now })
+	w.treat(m)
+}
+
+// treat moves a host that was told to the treated, where it is well.
+func (w *Watch) treat(m *member) {
+	if m.told.IsZero() || m.silent {
+		return
+	}
+	for i, j := range w.objectives {
+		if s := &m.slots[i]; !s.failing {
+			w.change(m, func() { j.Treat(&s.Subject, w.now) })
 		}
 	}
-	w.change(m, func() {
-		m.told = w.now
-		for i, j := range w.objectives {
-			j.Treat(&m.slots[i].Subject, w.now)
-		}
-	})
 }
 
 // Leave takes a host out of the rollout.
@@ -221,6 +223,7 @@ func (w *Watch) Check(host field.Host, check field.ID, state State, output strin
 				j.seen++
 				w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
 			}
+			w.treat(m)
 		case !s.failing && s.AtRisk():
 			s.failing, s.since, s.output = true, w.now, short(output)
 			if !s.queued { // a host that flaps stands there once
@@ -259,6 +262,7 @@ func (w *Watch) Heard(host field.Host, now time.Time) {
 	if m := w.at(host, now); m != nil && m.silent {
 		w.change(m, func() { m.silent = false })
 		delete(w.quiet, host)
+		w.treat(m)
 	}
 }
 
@@ -341,7 +345,7 @@ func (w *Watch) score(m *member, objective int, how How, since time.Time, output
 	if !m.atRisk() {
 		delete(w.quiet, m.host)
 	}
-	treated := !m.told.IsZero()
+	treated := s.treated
 	f := Failure{Host: m.host, Role: m.role, How: how, Treated: treated, Told: m.told, Time: since, Output: output}
 	if w.note != nil {
 		w.note(j.Name, f)

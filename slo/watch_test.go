@@ -120,8 +120,31 @@ func TestToldWhileFailingIsNotTheChange(t *testing.T) {
 	s.Told(hostName(0), s.now)
 	s.Told(hostName(1), s.now)
 	s.Told(hostName(2), s.now)
+	s.want("0/1 0/9")
 	s.pass(time.Hour)
+	s.want("0/1 1/9")
+	s.Tick("a", s.now)
 	s.want("0/1 2/9")
+}
+
+// TestToldWhileItFlaps: what is over before it counts is no failure, and the host is
+// treated from then on.
+func TestToldWhileItFlaps(t *testing.T) {
+	s := newStage(t, dockerObjective())
+	s.healthy(0, 10, "web")
+	s.fails(0)
+	s.Silent(hostName(1), "a", s.now)
+	s.pass(time.Second)
+	s.Told(hostName(0), s.now)
+	s.Told(hostName(1), s.now)
+	s.pass(time.Second)
+	s.want("0/0 0/10")
+	s.passes(0)
+	s.Heard(hostName(1), s.now)
+	s.want("0/2 0/8")
+	s.pass(time.Hour)
+	s.Tick("a", s.now)
+	s.want("0/2 0/8")
 }
 
 // TestAHostFailsOnce also where it leaves in between: or one host could weigh as

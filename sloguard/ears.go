@@ -21,6 +21,7 @@ type ears struct {
 	attended     time.Time // when it was last looked whether anything was missed
 	reconnects   uint64
 	dropped      int
+	caught       time.Time // as of which no heartbeat waits to be taken in
 	spoken       time.Time // when it was last looked who is silent
 	quiet        int       // hosts that are watched and silent
 	ticked       time.Time
@@ -72,17 +73,32 @@ func (g *guard) attend(now time.Time) {
 	g.attended, g.dropped, g.reconnects = now, dropped, reconnects
 }
 
-// beat takes a heartbeat.
+// beat takes a heartbeat. Those of names that never reported themselves aren't
+// remembered: there is no end of names.
 func (g *guard) beat(h rollout.Host) {
+	if !g.fold.Knows(h) {
+		return
+	}
 	g.heard[h] = time.Now()
-	if silent, _ := g.fold.Silent(h, g.session); silent {
+	// What was said of it a moment ago, the fold doesn't know yet.
+	if silent, _ := g.fold.Silent(h, g.session); silent || g.said[h].kind == subjects.HostSilent {
 		g.say(h, subjects.HostHeard, time.Now())
+	}
+}
+
+// catchUp notes as of when every heartbeat that came has been taken in: one that
+// waits, while evidence goes first, isn't missing.
+func (g *guard) catchUp(now time.Time) {
+	waiting, _, err := g.subscription.Pending()
+	if err == nil && waiting == 0 && len(g.alive) == 0 {
+		g.caught = now
 	}
 }
 
 // speak writes who has fallen silent.
 func (g *guard) speak(now time.Time) {
-	if now.Before(g.spoken.Add(g.o.Heartbeat/2)) || now.Sub(g.listening) <= missed*g.o.Heartbeat {
+	g.catchUp(now)
+	if now.Before(g.spoken.Add(g.o.Heartbeat/2)) || g.caught.Sub(g.listening) <= missed*g.o.Heartbeat {
 		return
 	}
 	g.spoken = now
@@ -93,7 +109,7 @@ func (g *guard) speak(now time.Time) {
 			last = g.listening
 		}
 		silent, bySession := g.fold.Silent(h, g.session)
-		if now.Sub(last) > missed*g.o.Heartbeat {
+		if g.caught.Sub(last) > missed*g.o.Heartbeat {
 			if watched {
 				g.quiet++
 			}

@@ -330,20 +330,17 @@ func (g *guard) freeze(ctx context.Context) {
 // abortTime bounds one attempt: what else there is to do goes on beside it.
 const abortTime = 5 * time.Second
 
-// abort puts one, unless the bucket has it: a guard before this one may have put
-// it a moment ago.
+// abort puts one, unless the bucket has it: another guard may have put it, when this
+// one was held up or not there yet, and an operator may have acknowledged it since.
 func (g *guard) abort(ctx context.Context, v *slo.Verdict) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, abortTime)
 	defer cancel()
 	subject := subjects.KindAbort.Subject(string(v.Rollout))
-	if v.Sequence <= g.inherited {
-		last, err := bus.Last(ctx, g.js, subjects.Stream, subject)
-		if err == nil && evidence.Carries(last.Header, last.Data, v) {
-			return last.Sequence, nil
-		}
-		if err != nil && !errors.Is(err, bus.ErrNotFound) {
-			return 0, err
-		}
+	switch last, err := bus.Last(ctx, g.js, subjects.Stream, subject); {
+	case err == nil && evidence.Carries(last.Header, last.Data, v):
+		return last.Sequence, nil
+	case err != nil && !errors.Is(err, bus.ErrNotFound):
+		g.log.Warn("whether a rollout is aborted already can't be read; it is aborted", "rollout", v.Rollout, "err", err)
 	}
 	why, err := subjects.Encode(v)
 	if err != nil {

@@ -20,7 +20,6 @@ type lease struct {
 	revision  uint64
 	changedAt time.Time // when the revision was seen to change, by our clock
 	leading   bool
-	inherited uint64 // the evidence up to which another guard may have acted
 
 	saidAt   time.Time             // when it was last renewed
 	triedAt  time.Time             // or should have been
@@ -66,7 +65,7 @@ func (g *guard) candidate(ctx context.Context, now time.Time) time.Time {
 		g.log.Info("the guard's lease isn't taken", "err", err)
 		return now.Add(g.o.Renew / 5)
 	}
-	g.leading, g.inherited = true, g.fold.Sequence()
+	g.leading = true
 	g.m.leading.Set(1)
 	g.log.Info("guarding", "name", g.o.Name, "rollouts", len(g.fold.Rollouts()), "sequence", g.fold.Sequence())
 	g.freeze(ctx)
@@ -116,6 +115,8 @@ func (g *guard) look(ctx context.Context, now time.Time) {
 	if g.reach > 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, leaseTime)
+	defer cancel()
 	last, lag, err := bus.Reach(ctx, g.js, subjects.EvidenceStream)
 	switch {
 	case err != nil:
@@ -158,8 +159,6 @@ func (g *guard) reason(id rollout.ID, now time.Time) string {
 // publish writes the lease with what is to be said now, expecting the revision that
 // was seen last.
 func (g *guard) publish(ctx context.Context, now time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseTime)
-	defer cancel()
 	g.look(ctx, now)
 	why := g.reasons(now)
 	record := subjects.Guard{
@@ -169,6 +168,7 @@ func (g *guard) publish(ctx context.Context, now time.Time) error {
 	if g.record.Holder != g.holder {
 		record.Since = now.UTC()
 	}
+	g.m.evidence.Reset()
 	for id, w := range why {
 		view, _ := g.fold.View(id)
 		c := &subjects.Clearance{Why: w, Standings: view.Standings}
@@ -186,11 +186,20 @@ func (g *guard) publish(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// leaseTime bounds one renewal.
+// leaseTime bounds one exchange with the broker.
 const leaseTime = 2 * time.Second
 
 func (g *guard) writeLease(ctx context.Context, record subjects.Guard) error {
+	ctx, cancel := context.WithTimeout(ctx, leaseTime)
+	defer cancel()
 	body, err := subjects.Encode(record)
+	if err == nil && len(body) > subjects.MaxBody {
+		// What each rollout may do matters more than how it stands.
+		for _, c := range record.Rollouts {
+			c.Standings = nil
+		}
+		body, err = subjects.Encode(record)
+	}
 	if err != nil {
 		return err
 	}
@@ -211,10 +220,8 @@ func (g *guard) quit() {
 	if !g.leading {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaseTime)
-	defer cancel()
 	record := subjects.Guard{Name: g.o.Name, Since: g.record.Since, Renewed: time.Now().UTC(), Sequence: g.fold.Sequence()}
-	if err := g.writeLease(ctx, record); err != nil {
+	if err := g.writeLease(context.Background(), record); err != nil {
 		g.log.Info("the guard's lease isn't given back; it runs out by itself", "err", err)
 	}
 }
