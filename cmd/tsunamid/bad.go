@@ -249,7 +249,11 @@ func (d *demo) sumUpBad(t *tally) {
 	case b.byGuard():
 		e := v.Abort.Evidence
 		s := &e.Standings[0]
-		d.say("\n%s was frozen by the guard: %s %s breaks hosts.\n\n", b.id, v.Variable, v.To.Text())
+		means := "does harm"
+		if e.Kind == slo.Breach {
+			means = "breaches " + string(e.Objective)
+		}
+		d.say("\n%s was frozen by the guard: %s %s %s.\n\n", b.id, v.Variable, v.To.Text(), means)
 		d.row("told", "%s; %d had failed for long enough to count", told, e.Of)
 		if len(e.Failed) > 0 {
 			d.row("frozen", "%s after the first of them began to fail, and no host was told after that", since(e.Failed[0].Time, v.Abort.Time))
