@@ -88,6 +88,34 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What the audit log says is wrong is seen.
+func TestTally(t *testing.T) {
+	row := func(origin uint64, host rollout.Host, by rollout.ID) control.AuditRecord {
+		return control.AuditRecord{Origin: origin, Host: host, Rollout: by, Reason: "its turn", Actor: "scheduler"}
+	}
+	bad := &control.RolloutView{ID: "bad", Abort: &control.AbortView{Sequence: 9}}
+	first := []control.AuditRecord{row(1, "a", ""), row(1, "a", ""), row(2, "b", ""), row(2, "b", ""), row(5, "a", "bad"), row(8, "b", "good")}
+	nameless := row(6, "b", "")
+	nameless.Actor = ""
+	for want, more := range map[string][]control.AuditRecord{
+		"": {row(10, "b", "good")},
+		"bad told b with record 10, after its abort, which is 9": {row(10, "b", "bad")},
+		"bad told a twice": {row(6, "a", "bad")},
+		"audit record 0 of b has no reason or no actor": {nameless},
+	} {
+		tally := newTally()
+		for _, r := range append(first, more...) {
+			tally.add(&r, "good", bad)
+		}
+		if got := strings.Join(tally.wrong, "; "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if tally.records != len(first)-2+len(more) || tally.byHost["a"]+tally.byHost["b"] != uint64(tally.records) {
+			t.Errorf("%q: %d records, by host %v", want, tally.records, tally.byHost)
+		}
+	}
+}
+
 // Where there is nobody to compare with the demo says so, and succeeds.
 func TestDemoOfOneHost(t *testing.T) {
 	left := inTemp(t)

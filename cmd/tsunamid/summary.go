@@ -28,48 +28,58 @@ type tally struct {
 	steps    int                        // of the good one that told somebody
 	lastTold time.Time
 	wrong    []string // what isn't as it must be
+
+	byHost  map[rollout.Host]uint64 // records
+	last    uint64                  // the bucket's sequence of the newest record
+	origins []uint64                // those of the good rollout
 }
 
 func (t *tally) fault(format string, args ...any) {
 	t.wrong = append(t.wrong, fmt.Sprintf(format, args...))
 }
 
+func newTally() tally {
+	return tally{told: map[rollout.Host]int{}, badTold: map[rollout.Host]time.Time{}, byHost: map[rollout.Host]uint64{}}
+}
+
+// add takes the next row of the audit log.
+func (t *tally) add(r *control.AuditRecord, good rollout.ID, bad *control.RolloutView) {
+	if r.Origin != t.last { // a first document has a row for each variable
+		t.last = r.Origin
+		t.records++
+		t.byHost[r.Host]++
+	}
+	if r.Reason == "" || r.Actor == "" {
+		t.fault("audit record %d of %s has no reason or no actor", r.Sequence, r.Host)
+	}
+	switch r.Rollout {
+	case good:
+		t.told[r.Host]++
+		t.origins = append(t.origins, r.Origin)
+		if r.Time.After(t.lastTold) {
+			t.lastTold = r.Time
+		}
+	case bad.ID:
+		if _, twice := t.badTold[r.Host]; twice {
+			t.fault("%s told %s twice", r.Rollout, r.Host)
+		}
+		t.badTold[r.Host] = r.Time
+		if a := bad.Abort; a != nil && r.Origin > a.Sequence {
+			t.fault("%s told %s with record %d, after its abort, which is %d", r.Rollout, r.Host, r.Origin, a.Sequence)
+		}
+	}
+}
+
 // count adds up the audit log and compares it with the hosts, one by one.
 func (d *demo) count(ctx context.Context) (tally, error) {
-	t := tally{told: map[rollout.Host]int{}, badTold: map[rollout.Host]time.Time{}}
-	byHost := map[rollout.Host]uint64{}
-	var origins []uint64
-	last := uint64(0)
+	t := newTally()
 	for r, err := range d.client.Audit(ctx, control.AuditFilter{Kinds: []subjects.Kind{subjects.KindDesired}}) {
 		if err != nil {
 			return t, err
 		}
-		if r.Origin != last { // a first document has a row for each variable
-			last = r.Origin
-			t.records++
-			byHost[r.Host]++
-		}
-		if r.Reason == "" || r.Actor == "" {
-			t.fault("audit record %d of %s has no reason or no actor", r.Sequence, r.Host)
-		}
-		switch r.Rollout {
-		case d.scene.view.ID:
-			t.told[r.Host]++
-			origins = append(origins, r.Origin)
-			if r.Time.After(t.lastTold) {
-				t.lastTold = r.Time
-			}
-		case d.scene.bad.id:
-			if _, twice := t.badTold[r.Host]; twice {
-				t.fault("%s told %s twice", r.Rollout, r.Host)
-			}
-			t.badTold[r.Host] = r.Time
-			if a := d.scene.bad.view.Abort; a != nil && r.Origin > a.Sequence {
-				t.fault("%s told %s with record %d, after its abort, which is %d", r.Rollout, r.Host, r.Origin, a.Sequence)
-			}
-		}
+		t.add(&r, d.scene.view.ID, &d.scene.bad.view)
 	}
-	t.steps = batches(origins)
+	t.steps = batches(t.origins)
 	if told := d.scene.bad.view.Told; told != len(t.badTold) {
 		t.fault("%s has told %s, and %d are in the audit log", d.scene.bad.id, plural(told, "host"), len(t.badTold))
 	}
@@ -80,8 +90,8 @@ func (d *demo) count(ctx context.Context) (tally, error) {
 		}
 		for _, h := range page.Hosts {
 			t.changes += h.Generation
-			if byHost[h.Host] != h.Generation {
-				t.fault("%s was given %d documents, and %d are in the audit log", h.Host, h.Generation, byHost[h.Host])
+			if t.byHost[h.Host] != h.Generation {
+				t.fault("%s was given %d documents, and %d are in the audit log", h.Host, h.Generation, t.byHost[h.Host])
 			}
 			if n := t.told[h.Host]; n != 1 {
 				t.fault("%s was told %d times", h.Host, n)
