@@ -47,7 +47,7 @@ help: ## List the targets
 build: ## Build the programs into bin/
 	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
-demo: modules build ## A fleet of 200 agents and a rollout, in the terminal (ARGS="--exit" ends it there)
+demo: modules build ## A fleet of 200 agents, a bad rollout that is frozen and a good one, in the terminal (ARGS="--exit" ends it there)
 	bin/tsunamid demo $(ARGS)
 
 test: modules debs ## All tests: architecture, units, properties, fleets, and real programs end to end
