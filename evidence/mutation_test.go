@@ -98,7 +98,8 @@ func (m *mutation) unseen(ctx context.Context, dir, root string) string {
 	if path.Dir(m.file) == "slo" {
 		args = append(args, "-args", "-rapid.nofailfile", "-rapid.shrinktime=1ms")
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
+	// Compiling may wait: tests of other packages that go on meanwhile are about time.
+	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "go"}, args...)...)
 	cmd.Dir = filepath.Dir(source)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
