@@ -108,7 +108,7 @@ func TestBadEnactors(t *testing.T) {
 	for host, enact := range map[string]string{
 		"good.example.net":     config,
 		"missing.example.net":  fmt.Sprintf("  flag:\n    exec: [%s]\n    observe: [echo, \"1\"]\n%s", filepath.Join(s.dir, "no-such-program"), retry),
-		"loud.example.net":     fmt.Sprintf("  flag:\n    exec: [%s]\n    observe: [echo, \"1\"]\n%s", loud, retry),
+		"loud.example.net":     fmt.Sprintf("  flag:\n    exec: [%s]\n    observe: [echo, \"1\"]\n%s", loud, strings.Replace(retry, "1s", "20s", 1)),
 		"hangs.example.net":    "  flag:\n    exec: [sleep, \"600\"]\n    observe: [echo, \"1\"]\n" + retry,
 		"liar.example.net":     fmt.Sprintf("  flag:\n    exec: [%s]\n    observe: [echo, \"1\"]\n%s", liar, retry),
 		"observer.example.net": "  flag:\n    observe: [echo, \"1\"]\n",

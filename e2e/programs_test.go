@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -268,16 +270,28 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() (bool
 	}
 }
 
+// nextPort is where the next free address is looked for. Ports from here on are below
+// those that the system gives to connections that go out, of which the agents make
+// many: one of theirs could be taken between this look and its use.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(10_000 + rand.Int32N(10_000)) }
+
 // freeAddress finds an address of loopback that nobody listens on. A process
 // that is to come back on it can't be given port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", nextPort.Add(1))
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return address
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // write makes a file, and the directories that it needs.
