@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -150,8 +151,11 @@ func TestWrittenByHand(t *testing.T) {
 // warned waits until the status names a thing among its warnings.
 func (s *site) warned(what string) {
 	s.t.Helper()
-	eventually(s.t, 30*time.Second, "status warns of "+what, func() (bool, string) {
-		v := ask[control.StatusView](s, "status")
+	eventually(s.t, time.Minute, "status warns of "+what, func() (bool, string) {
+		var v control.StatusView
+		if r := s.ctl("status", "-o", "json"); r.code != 0 || json.Unmarshal([]byte(r.stdout), &v) != nil {
+			return false, r.String()
+		}
 		return strings.Contains(strings.Join(v.Warnings, "\n"), what), strings.Join(v.Warnings, "\n")
 	})
 }

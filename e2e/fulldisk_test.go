@@ -125,7 +125,7 @@ func testFullDisk(s *site, put bool) {
 	s.until(time.Minute, id, "has told two hosts", func(v control.RolloutView) bool { return v.Told >= 2 })
 
 	free := server.fill(data)
-	s.warned("nothing was written")
+	s.warned("nothing is told")
 	if put {
 		// An abort of another rollout, for this one is to go on.
 		if r := execute(t, s.dir, "nats", "--server", s.url, "--timeout", "2s", "kv", "put", "tsunami", "abort.another", strings.Repeat("x", 100_000)); r.code == 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/bus"
+	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
@@ -128,15 +129,34 @@ func (s *scheduler) settle(ctx context.Context, l subjects.Leader, before uint64
 				continue
 			}
 		}
+		if err != nil {
+			s.problems["commit"] = "the broker doesn't say whether a batch was written, nothing is told until it does: " + err.Error()
+		}
 		if wait >= time.Second {
 			s.log.Error("the broker doesn't say whether a batch was written; nothing is told until it does", "err", err)
+		}
+		var commands chan command
+		if s.leading {
+			commands = s.commands
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case c := <-commands:
+			s.answerUnsettled(c)
 		case <-time.After(wait):
 		}
 	}
+}
+
+// answerUnsettled answers a request while it isn't known what was written last: how
+// things stand, and to all else that it has to wait.
+func (s *scheduler) answerUnsettled(c command) {
+	out := reply{response: s.status()}
+	if c.request.Verb != control.Status {
+		out = reply{err: control.Errorf(control.Unavailable, "%s", s.problems["commit"])}
+	}
+	c.reply <- out
 }
 
 // reread waits until the mirror has reached what the stream holds now.
