@@ -27,6 +27,9 @@ func BenchmarkFreeze(b *testing.B) {
 	r.guard()
 	hosts := r.hosts("web", 30)
 	r.objective("healthy", nil)
+	r.rollout("first", nil)
+	r.eventually("all hosts are watched", func() bool { return r.standing("first").Control == len(hosts) })
+	r.rollout("first", func(rec *rollout.Record) { rec.State = rollout.StateCancelled })
 	echoes := make(chan time.Time, 16)
 	sub, err := r.connect().Subscribe(subjects.KindAbort.Echo(">"), func(*nats.Msg) { echoes <- time.Now() })
 	if err != nil {
@@ -48,7 +51,7 @@ func BenchmarkFreeze(b *testing.B) {
 		case at := <-echoes:
 			freezes = append(freezes, at.Sub(start))
 		case <-time.After(10 * time.Second):
-			b.Fatal("it isn't frozen")
+			b.Fatalf("%s isn't frozen", id)
 		}
 
 		body := r.last(subjects.KindAbort.Subject(id)).Data
