@@ -180,9 +180,7 @@ func (c *Client) Objective(ctx context.Context, name rollout.ID) (*slo.Objective
 func (c *Client) seed(ctx context.Context, f *evidence.Fold, at time.Time) error {
 	all, err := bus.History(ctx, c.js, subjects.Stream, subjects.KindObjective.Pattern())
 	for _, m := range all {
-		if o, err := evidence.DecodeObjective(m.Header, m.Data); err == nil && !m.Time.After(at) {
-			f.Seed(o)
-		}
+		f.Recall(evidence.Message(m), at)
 	}
 	return err
 }

@@ -58,6 +58,14 @@ func (f *Fold) Note(note func(id, objective rollout.ID, f slo.Failure)) { f.note
 // Seed says how an objective stood before the first message.
 func (f *Fold) Seed(o *slo.Objective) { f.objectives[o.Name] = o }
 
+// Recall takes a record that the bucket keeps of an objective, the oldest first, for
+// a fold that begins at a time: one that is newer comes with the stream.
+func (f *Fold) Recall(m Message, begins time.Time) {
+	if o, err := DecodeObjective(m.Header, m.Data); err == nil && !m.Time.After(begins) {
+		f.Seed(o)
+	}
+}
+
 // Sequence is that of the newest message that was taken, and Now its time.
 func (f *Fold) Sequence() uint64 { return f.sequence }
 

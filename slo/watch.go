@@ -21,7 +21,6 @@ import (
 // expected value is at most that mean if the rollout does no harm.
 type Watch struct {
 	id         field.ID
-	began      time.Time
 	now        time.Time
 	objectives []*judged
 	strata     map[string]int
@@ -85,7 +84,7 @@ const (
 
 // NewWatch begins to judge a rollout. Of a rollback objectiveOnly is true.
 func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time.Time) *Watch {
-	w := &Watch{id: id, began: now, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member), spent: make(map[field.Host]bool)}
+	w := &Watch{id: id, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member), spent: make(map[field.Host]bool)}
 	for _, o := range objectives {
 		w.objectives = append(w.objectives, &judged{
 			Objective: o, Evidence: NewEvidence(o, objectiveOnly, now), share: o.alpha() / float64(len(objectives)),
@@ -109,7 +108,7 @@ func (w *Watch) Plan(begins time.Time, length time.Duration) {
 // Settle says that the rollout has completed: from now on its hosts aren't judged
 // by the steady budget any more, which was for it and not for ever.
 func (w *Watch) Settle(now time.Time) {
-	w.advance(now)
+	w.Advance(now)
 	for _, j := range w.objectives {
 		j.settle(w.now)
 	}
@@ -232,7 +231,7 @@ func (w *Watch) Check(host field.Host, check field.ID, state State, output strin
 			}
 		}
 	}
-	w.advance(w.now)
+	w.Advance(w.now)
 }
 
 // Enact says that a host gave up making the rollout's value true.
@@ -270,7 +269,7 @@ func (w *Watch) Heard(host field.Host, now time.Time) {
 // is what makes silence a failure: nothing else can say that a host wasn't
 // heard.
 func (w *Watch) Tick(session string, now time.Time) {
-	w.advance(now)
+	w.Advance(now)
 	var quiet []*member
 	for _, m := range w.quiet {
 		if m.session == session && m.atRisk() {
@@ -293,16 +292,13 @@ func (w *Watch) Tick(session string, now time.Time) {
 
 // at finds a host and lets time pass until now.
 func (w *Watch) at(host field.Host, now time.Time) *member {
-	w.advance(now)
+	w.Advance(now)
 	return w.hosts[host]
 }
 
-// Advance lets time pass. Every other method does so too.
-func (w *Watch) Advance(now time.Time) { w.advance(now) }
-
-// advance lets time pass: checks that have failed for long enough count, each
-// as of that moment.
-func (w *Watch) advance(now time.Time) {
+// Advance lets time pass, as every other method does: checks that have failed for
+// long enough count, each as of that moment.
+func (w *Watch) Advance(now time.Time) {
 	for d, ok := w.pending.pop(now); ok; d, ok = w.pending.pop(now) {
 		m := w.hosts[d.host]
 		if m == nil {

@@ -176,18 +176,10 @@ func (g *guard) begin(ctx context.Context) (time.Time, error) {
 // seed gives the fold the objectives as they stood at a time.
 func (g *guard) seed(ctx context.Context, at time.Time) error {
 	all, err := bus.History(ctx, g.js, subjects.Stream, subjects.KindObjective.Pattern())
-	if err != nil {
-		return err
-	}
 	for _, m := range all {
-		if m.Time.After(at) {
-			continue // the stream will tell
-		}
-		if o, err := evidence.DecodeObjective(m.Header, m.Data); err == nil {
-			g.fold.Seed(o)
-		}
+		g.fold.Recall(evidence.Message(m), at)
 	}
-	return nil
+	return err
 }
 
 var errClosed = errors.New("the connection was closed, or the evidence was set back")
