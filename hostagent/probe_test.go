@@ -190,8 +190,8 @@ func TestKindsOfChecks(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	unit := filepath.Join(t.TempDir(), "state")
-	put := func(state string) {
-		if err := os.WriteFile(unit, []byte(state), 0o644); err != nil {
+	put := func(state string) { // in one go: a check may be reading it
+		if err := errors.Join(os.WriteFile(unit+".new", []byte(state), 0o644), os.Rename(unit+".new", unit)); err != nil {
 			t.Fatal(err)
 		}
 	}
