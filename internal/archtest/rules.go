@@ -44,7 +44,7 @@ var arrows = []row{
 	{"bus", vocabulary},
 	{"access", vocabulary},
 	{"broker", slices.Concat([]string{"access"}, vocabulary)},
-	{"control", slices.Concat([]string{"bus", "evidence"}, vocabulary)},
+	{"control", slices.Concat([]string{"bus", "evidence", "access"}, vocabulary)},
 	{"scheduler", plumbing},
 	{"hostagent", plumbing},
 	{"sloguard", plumbing},

@@ -1,0 +1,68 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// Identity is somebody whom the account knows.
+type Identity struct {
+	Name    string        // of a part, a host or an operator; checked
+	Role    subjects.Role // what they may do
+	Key     string        // the public key that is theirs
+	Bearer  bool          // a token for HTTP: whoever has it is believed
+	Issued  time.Time
+	Expires time.Time // zero: never
+}
+
+// Authority says whom a JWT names: what the broker does at each connection, for
+// whoever isn't the broker. It knows the account as of one moment.
+type Authority struct{ account *jwt.AccountClaims }
+
+// ErrNotKnown says that a JWT names nobody here: not signed by the account's
+// keys, expired or revoked.
+var ErrNotKnown = errors.New("not known here")
+
+// NewAuthority reads the account's JWT. Its own signature is checked against
+// the key that it names; that this is the operator's is the caller's to know,
+// by where the file came from.
+func NewAuthority(account string) (*Authority, error) {
+	claims, err := jwt.DecodeAccountClaims(account)
+	if err != nil {
+		return nil, fmt.Errorf("the account's JWT: %w", err)
+	}
+	return &Authority{claims}, nil
+}
+
+// Identify says whom a user's JWT names at this time. Possession isn't shown by
+// it, except where the identity is a Bearer's: the caller proves it. The error
+// wraps ErrNotKnown.
+func (a *Authority) Identify(user string, now time.Time) (Identity, error) {
+	claims, err := jwt.DecodeUserClaims(user)
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrNotKnown, err)
+	}
+	id := Identity{Name: claims.Name, Key: claims.Subject, Bearer: claims.BearerToken, Issued: time.Unix(claims.IssuedAt, 0)}
+	if claims.Expires > 0 {
+		id.Expires = time.Unix(claims.Expires, 0)
+	}
+	scope, ok := a.account.SigningKeys.GetScope(claims.Issuer)
+	template, scoped := scope.(*jwt.UserScope)
+	switch {
+	case !ok || !scoped || claims.IssuerAccount != a.account.Subject:
+		return Identity{}, fmt.Errorf("%w: not issued by a key of the account", ErrNotKnown)
+	case !id.Expires.IsZero() && !now.Before(id.Expires):
+		return Identity{}, fmt.Errorf("%w: %s has expired at %s", ErrNotKnown, claims.Name, id.Expires.UTC().Format(time.RFC3339))
+	case a.account.IsClaimRevoked(claims):
+		return Identity{}, fmt.Errorf("%w: %s is revoked", ErrNotKnown, claims.Name)
+	}
+	if id.Role, err = subjects.ParseRole(template.Role); err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrNotKnown, err)
+	}
+	return id, nil
+}

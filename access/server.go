@@ -1,0 +1,97 @@
+package access
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// The folders and files of an access directory. What a server loads is apart
+// from the keys that issue identities, so that it can be copied alone.
+const (
+	serverDir = "server" // for tsunamid, or a nats-server
+	keysDir   = "keys"   // for whoever issues identities
+
+	operatorFile = "operator.jwt"
+	systemFile   = "system.jwt"
+	accountFile  = "tsunami.jwt"
+	sealFile     = "seal.nk" // the seed that seals records
+	joinFile     = "join.nk" // the seed that issues hosts' identities for join tokens; only where that is wanted
+	trustFile    = "trust.txt"
+)
+
+// Parts of tsunamid with an identity each, and so a credentials file.
+const (
+	PartScheduler = "scheduler"
+	PartSloguard  = "sloguard"
+	PartSetup     = "setup"
+	PartConsole   = "console"
+	PartJoiner    = "joiner"
+)
+
+// Server is what a server has to know: the JWTs of the operator and the
+// accounts, and where the parts' credentials are.
+type Server struct {
+	Operator, System, Account string // JWTs
+
+	dir    string // DIR/server
+	change time.Time
+}
+
+// LoadServer reads the folder server of an access directory, which Init wrote.
+func LoadServer(dir string) (*Server, error) {
+	s := &Server{dir: filepath.Join(dir, serverDir)}
+	for name, to := range map[string]*string{operatorFile: &s.Operator, systemFile: &s.System, accountFile: &s.Account} {
+		b, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("the access directory: %w: 'tsunamictl access init' makes one", err)
+		}
+		*to = string(bytes.TrimSpace(b))
+	}
+	s.change = s.stamp()
+	return s, nil
+}
+
+func (s *Server) stamp() time.Time {
+	info, err := os.Stat(filepath.Join(s.dir, accountFile))
+	if err != nil {
+		return s.change // it is being replaced, or gone: what is known stays
+	}
+	return info.ModTime()
+}
+
+// Changed says whether the account's file is another than the one that was
+// read: an identity was revoked, or a key replaced.
+func (s *Server) Changed() bool { return !s.stamp().Equal(s.change) }
+
+// Authority is who is known, as of when the folder was read.
+func (s *Server) Authority() (*Authority, error) { return NewAuthority(s.Account) }
+
+// Credentials is the file of a part's credentials. It returns an error where
+// others than its owner could read it.
+func (s *Server) Credentials(part string) (string, error) {
+	file := filepath.Join(s.dir, part+".creds")
+	_, err := readSecret(file)
+	return file, err
+}
+
+// Signer seals the scheduler's records.
+func (s *Server) Signer() (*Signer, error) {
+	seed, err := readSecret(filepath.Join(s.dir, sealFile))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(seed)
+	return NewSigner(bytes.TrimSpace(seed))
+}
+
+// Keyring holds the keys that seal records, as agents pin them.
+func (s *Server) Keyring() (*Keyring, error) {
+	text, err := os.ReadFile(filepath.Join(s.dir, trustFile))
+	if err != nil {
+		return nil, err
+	}
+	return ParseKeyring(text)
+}

@@ -1,0 +1,69 @@
+package subjects
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The headers of a seal: a signature over a message, whoever carries it.
+const (
+	// HeaderSeal is the signer's public key and the signature in base64,
+	// separated by a space.
+	HeaderSeal = "Tsunami-Seal"
+	// HeaderIdentity is, on a request, the caller's JWT.
+	HeaderIdentity = "Tsunami-Identity"
+	// HeaderNonce is, on a request, drawn anew for each: a request that comes
+	// twice is taken once.
+	HeaderNonce = "Tsunami-Nonce"
+
+	sealedPrefix = "Tsunami-"
+)
+
+// The kinds of what is sealed. A seal of one kind is none of another.
+const (
+	SealRecord  = "application/vnd.tsunami.record"  // a record of the bucket, by a scheduler
+	SealRequest = "application/vnd.tsunami.request" // an operator's request
+)
+
+// Sealed gives the bytes that a seal signs: the kind, the message's subject,
+// every header that Tsunami reads, and the body, so that none of them can be
+// changed, left out or added. What brokers add on the way isn't in it. The
+// encoding is DSSE's pre-authentication encoding
+// (github.com/secure-systems-lab/dsse, protocol.md) of a payload in which
+// every part is preceded by its length.
+func Sealed(kind, subject string, h Header, body []byte) []byte {
+	var p bytes.Buffer
+	part := func(s string) {
+		p.WriteString(strconv.Itoa(len(s)))
+		p.WriteByte(':')
+		p.WriteString(s)
+	}
+	part(subject)
+	var names []string
+	for name := range h {
+		if strings.HasPrefix(name, sealedPrefix) && name != HeaderSeal || name == headerOperation {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	part(strconv.Itoa(len(names)))
+	for _, name := range names {
+		part(name)
+		part(strconv.Itoa(len(h[name])))
+		for _, v := range h[name] {
+			part(v)
+		}
+	}
+	part(string(body))
+	out := make([]byte, 0, p.Len()+len(kind)+32)
+	out = append(out, "DSSEv1 "...)
+	out = strconv.AppendInt(out, int64(len(kind)), 10)
+	out = append(out, ' ')
+	out = append(out, kind...)
+	out = append(out, ' ')
+	out = strconv.AppendInt(out, int64(p.Len()), 10)
+	out = append(out, ' ')
+	return append(out, p.Bytes()...)
+}
