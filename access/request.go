@@ -96,3 +96,14 @@ func (a *Authority) VerifyRequest(subject string, h subjects.Header, body []byte
 	}
 	return id, asked, verify(ed25519.PublicKey(key), subjects.SealRequest, subject, h, body)
 }
+
+// Inbox is the prefix of reply subjects that the identity may hear on, by its
+// role: people's bear their name, so that a context of the nats command can
+// say it; others' the key, since a host's name may be the beginning of
+// another's.
+func (c *Credentials) Inbox(people bool) string {
+	if people {
+		return "_INBOX_" + c.name
+	}
+	return "_INBOX_" + c.signer.public
+}

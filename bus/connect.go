@@ -23,6 +23,11 @@ type ConnectOptions struct {
 	// Creds is a credentials file. It is read again at every attempt, so a
 	// renewed file is taken without a restart.
 	Creds string
+	// CA is a file with the authorities whose certificates the broker may show;
+	// "" means the machine's. Cert and Key are the files that the client shows
+	// where the broker asks for a certificate. With any of them, or a URL of
+	// tls://, nothing is said to a broker without TLS.
+	CA, Cert, Key string
 	// Name is shown in the broker's list of connections.
 	Name string
 	// Inbox is the prefix of reply subjects; "" means the client's own.
@@ -117,6 +122,12 @@ func Connect(o ConnectOptions) (*nats.Conn, error) {
 	}
 	if o.Creds != "" {
 		opts = append(opts, nats.UserCredentials(o.Creds))
+	}
+	if o.CA != "" {
+		opts = append(opts, nats.RootCAs(o.CA))
+	}
+	if o.Cert != "" || o.Key != "" {
+		opts = append(opts, nats.ClientCert(o.Cert, o.Key))
 	}
 	if o.Inbox != "" {
 		opts = append(opts, nats.CustomInboxPrefix(o.Inbox))
