@@ -32,6 +32,8 @@ FUZZTIME ?= 5s
 BENCHTIME ?= 1s
 # Where `make sim` writes its tables, as Markdown.
 REPORT   ?= sim.md
+# The database of known vulnerabilities that `make vuln` asks.
+VULNDB   ?=
 # Tests are stopped after so long, whatever they do.
 TIMEOUT  ?= 12m
 
@@ -39,7 +41,7 @@ TIMEOUT  ?= 12m
 TEST_DEBS := gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-deb=dpkg systemd-analyze=systemd
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test e2e bench sim check fix fuzz modules debs tools install clean
+.PHONY: help build demo test e2e bench sim check fix fuzz vuln modules debs tools install clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9][a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -78,6 +80,9 @@ fix: ## Format, and apply what the modernizers propose
 fuzz: modules ## Each fuzz target for FUZZTIME
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
 
+vuln: modules .tools/govulncheck ## Known vulnerabilities in what the programs call (VULNDB is the database's URL, if not the public one)
+	.tools/govulncheck $(VULNDB:%=-db %) ./...
+
 modules:
 	@echo "installing: Go modules that are missing (go mod download)"
 	@$(GO) mod download
@@ -94,6 +99,10 @@ tools: .tools/nats .tools/staticcheck ## The nats command and staticcheck, as to
 .tools/staticcheck: tools/go.mod tools/go.sum
 	@echo "installing: staticcheck into .tools/, with its Go modules"
 	@$(GO) build -C tools -buildvcs=false -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+.tools/govulncheck: tools/go.mod tools/go.sum
+	@echo "installing: govulncheck into .tools/, with its Go modules"
+	@$(GO) build -C tools -buildvcs=false -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
 install: build ## Install the programs, units and samples below DESTDIR (see deploy/README.md)
 	@DESTDIR='$(DESTDIR)' scripts/install.sh
