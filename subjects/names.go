@@ -24,6 +24,8 @@ const (
 	alivePrefix    = "tsunami.alive."
 	healthPrefix   = "tsunami.health."
 	silencePrefix  = "tsunami.silence."
+	apiPrefix      = "tsunami.api."
+	directGet      = "$JS.API.DIRECT.GET." + Stream + "."
 )
 
 // Subject patterns for streams and subscriptions.
@@ -56,6 +58,7 @@ const (
 	KindLeader    Kind = "leader"
 	KindGuard     Kind = "guard"
 	KindEpoch     Kind = "epoch"
+	KindJoin      Kind = "join" // a use of a join token
 )
 
 // The kinds of evidence that aren't kinds of keys.
@@ -66,7 +69,7 @@ const (
 )
 
 // Audited are the kinds that the audit log keeps.
-var Audited = []Kind{KindDesired, KindRollout, KindAbort, KindStop, KindVariable, KindObjective, KindBlackout, KindPin}
+var Audited = []Kind{KindDesired, KindRollout, KindAbort, KindStop, KindVariable, KindObjective, KindBlackout, KindPin, KindJoin}
 
 // EvidenceKinds are the kinds that the evidence stream sources from the
 // bucket, beside the inventory.
@@ -171,7 +174,10 @@ func HostOf(subject string) (rollout.Host, error) {
 }
 
 // DirectGetDesired is the Direct Get request subject of one host's desired
-// state, with an empty payload: all that a host may read.
+// state, with an empty payload. Beside it a host may read the epoch alone.
 func DirectGetDesired(h rollout.Host) string {
-	return "$JS.API.DIRECT.GET." + Stream + "." + KindDesired.Subject(string(h))
+	return directGet + KindDesired.Subject(string(h))
 }
+
+// DirectGetEpoch is that of the epoch.
+var DirectGetEpoch = directGet + KindEpoch.Subject("")
