@@ -149,6 +149,7 @@ func (a *agent) weigh(m *bus.Msg, now time.Time) {
 // heard takes an echo.
 func (a *agent) heard(m *nats.Msg) {
 	a.offer(m.Subject, subjects.KindDesired.Echo(string(a.host)), subjects.Header(m.Header), m.Data)
+	a.askEpoch(time.Now())
 }
 
 // newest is the highest generation that the agent took, or wants to.

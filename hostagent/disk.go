@@ -54,6 +54,7 @@ func (a *agent) retryDisk(now time.Time) {
 	}
 	if a.pending != nil && a.unproven == nil && a.held == "" {
 		a.take(a.pending, now)
+		a.askEpoch(now)
 		return
 	}
 	if a.unsaved {

@@ -107,7 +107,7 @@ func (a *agent) lookAtIdentity(now time.Time) {
 		// What waits was verified by the keys before. The read brings it again.
 		a.keyring = id.keyring
 		a.pending, a.pendingErr, a.unproven = nil, nil, nil
-		a.epochRead, a.readAt, a.refused = time.Time{}, now, 0
+		a.readAt, a.refused = now, 0
 		a.changed(now)
 		a.Logger.Info("the pinned keys were replaced", "host", a.host, "keys", a.keyring.Keys())
 	}

@@ -16,17 +16,12 @@ type trust struct {
 	keyring *access.Keyring // nil: desired state isn't verified
 
 	epoch      time.Time // the newest that was fresh when it was read, and so the least that counts
-	epochRead  time.Time // when one was last asked for, by this host's clock
 	epochFault error     // why what was read then doesn't count; nil: it does
 	// unproven is why the pending document waits for a fresh epoch; nil: it
 	// doesn't.
 	unproven      error
 	unprovenNoted uint64 // the generation that was reported as waiting
 }
-
-// epochEvery is how often a scheduler writes the epoch at least: asking again
-// before that helps nobody.
-const epochEvery = time.Minute
 
 // sealed says why a record isn't the scheduler's word for this host, whatever
 // brought it.
@@ -39,7 +34,6 @@ func (a *agent) sealed(h subjects.Header, body []byte) error {
 
 // learnEpoch takes note of the epoch as it was read; nil: there is none.
 func (a *agent) learnEpoch(m *bus.Msg, now time.Time) {
-	a.epochRead = now
 	told, err := a.judgeEpoch(m, now)
 	a.epochFault = err
 	if err == nil {
@@ -96,38 +90,50 @@ func latest(a, b time.Time) time.Time {
 
 // unfresh says why new state can't be taken at this time; nil: it can.
 func (a *agent) unfresh(now time.Time) error {
-	if a.keyring == nil {
+	switch {
+	case a.keyring == nil:
 		return nil
+	case a.epochFault != nil && fresh(a.epoch, now) != nil:
+		return a.epochFault
+	case a.epoch.IsZero():
+		return errors.New("no epoch was read yet")
 	}
-	if err := fresh(a.epoch, now); err == nil || a.epochFault == nil {
-		return err
-	}
-	return a.epochFault
+	return fresh(a.epoch, now)
 }
 
-// await leaves a document pending until there is a fresh epoch. Where the last
-// one was read a while ago it is read at once; else the next read brings it, and
-// that the document waits is said once.
+// await leaves a document pending until there is a fresh epoch.
 func (a *agent) await(c *subjects.Change, why error, now time.Time) {
 	a.pending, a.pendingErr, a.unproven = c, nil, why
 	a.changed(now)
-	if a.epochRead.IsZero() || now.Sub(a.epochRead) > epochEvery {
+}
+
+// askEpoch reads at once where a document waits for a fresh epoch: it may have
+// come since the last read.
+func (a *agent) askEpoch(now time.Time) {
+	if a.unproven != nil {
 		a.readAt = now
+	}
+}
+
+// retryUnproven takes the document that waits for a fresh epoch, or says, once,
+// why it waits on.
+func (a *agent) retryUnproven(now time.Time) {
+	if a.unproven == nil {
 		return
 	}
+	why, c := a.unfresh(now), a.pending
+	if why == nil {
+		a.take(c, now)
+		return
+	}
+	a.unproven = why
 	if generation := c.Desired.Generation; generation != a.unprovenNoted {
 		a.unprovenNoted = generation
+		a.changed(now)
 		a.Logger.Warn("a new desired state isn't taken without a fresh epoch; trying on", "host", a.host, "generation", generation, "rollout", c.Rollout, "taken", a.state.Generation, "err", why)
 		a.event(subjects.HealthEvent{
 			Kind: subjects.HealthRefused, Generation: generation, Rollout: c.Rollout, Variable: c.Variable,
 			Status: string(rollout.Retrying), Output: printable("it waits for a fresh epoch: "+why.Error(), maxOutput),
 		})
-	}
-}
-
-// retryUnproven takes the document that waited, if there is a fresh epoch now.
-func (a *agent) retryUnproven(now time.Time) {
-	if a.unproven != nil && a.unfresh(now) == nil {
-		a.take(a.pending, now)
 	}
 }
