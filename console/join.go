@@ -29,6 +29,8 @@ const (
 
 // Enrolment is what it takes to let hosts join by token.
 type Enrolment struct {
+	// Open says whether hosts may join at the moment.
+	Open func() bool
 	// JetStream is that of the part joiner.
 	JetStream jetstream.JetStream
 	// Admit says what a request is good for. It returns an error for a token
@@ -82,6 +84,10 @@ var (
 )
 
 func (j *joining) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !j.Open() {
+		fail(w, http.StatusNotFound, "not_found", "hosts don't join by token here: 'tsunamictl access enroll --token' makes it possible")
+		return
+	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
 		fail(w, http.StatusMethodNotAllowed, "usage", fmt.Sprintf("%s isn't allowed here: want POST", clip(r.Method)))
