@@ -22,3 +22,9 @@ func private(info fs.FileInfo) error {
 	}
 	return nil
 }
+
+// flock locks an open file or directory until it is closed, or the process
+// ends.
+func flock(f *os.File) error {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+}

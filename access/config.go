@@ -1,0 +1,66 @@
+package access
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"text/template"
+
+	"github.com/nats-io/jwt/v2"
+)
+
+// natsServer is what an external nats-server loads. Its paths are relative to
+// where it is started, so that the folder can be copied.
+var natsServer = template.Must(template.New("").Parse(`# A nats-server for Tsunami. Start it in this folder: nats-server -c nats-server.conf
+# Written by tsunamictl access; a change of identities writes it anew, so keep
+# settings of your own in a file that includes this one.
+
+# Identities: who is in the account, and what each may do, is in these JWTs.
+operator: {{.Operator}}
+system_account: {{.SystemKey}}
+resolver: {
+  type: full
+  dir: "./accounts"
+  allow_delete: false
+  interval: "2m"
+}
+resolver_preload: {
+  {{.SystemKey}}: {{.System}}
+  {{.AccountKey}}: {{.Account}}
+}
+
+# A record is at most 1 MiB, and its header comes on top.
+max_payload: 2MB
+
+jetstream {
+  store_dir: "./jetstream"
+  # What was acknowledged is on the disk: a loss of power loses nothing.
+  sync_interval: always
+}
+`))
+
+// writeConfig writes nats-server.conf from the JWTs as they are.
+func (s *Store) writeConfig() error {
+	read := func(file string) string {
+		b, err := os.ReadFile(s.path(serverDir, file))
+		if err != nil {
+			return ""
+		}
+		return string(bytes.TrimSpace(b))
+	}
+	v := struct{ Operator, System, Account, SystemKey, AccountKey string }{
+		Operator: read(operatorFile), System: read(systemFile), Account: read(accountFile),
+	}
+	for token, to := range map[string]*string{v.System: &v.SystemKey, v.Account: &v.AccountKey} {
+		c, err := jwt.DecodeAccountClaims(token)
+		if err != nil {
+			return err
+		}
+		*to = c.Subject
+	}
+	var b strings.Builder
+	if err := natsServer.Execute(&b, v); err != nil {
+		return err
+	}
+	return writeFile(s.path(serverDir, "nats-server.conf"), []byte(b.String()), 0o600)
+}

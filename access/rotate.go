@@ -1,0 +1,200 @@
+package access
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+// nextSeal is the key that seals records once every host trusts it.
+const nextSeal = "seal.next.nk"
+
+// newSeal makes a key that seals records, and adds it to those that are
+// trusted.
+func (s *Store) newSeal(file string) error {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		return err
+	}
+	defer pair.Wipe()
+	public, err := pair.PublicKey()
+	if err != nil {
+		return err
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(s.TrustFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = []byte("# Public keys of the scheduler, which hosts believe: /etc/tsunami/trust.txt\n"), nil
+	}
+	if err != nil {
+		return err
+	}
+	text = fmt.Appendf(text, "%s\n", public)
+	// Trusted before it is used, everywhere.
+	for _, file := range []string{s.TrustFile(), s.path(serverDir, trustFile)} {
+		if err := writeFile(file, text, 0o644); err != nil {
+			return err
+		}
+	}
+	return writeFile(file, append(seed, '\n'), 0o600)
+}
+
+// Trust is the file of public keys that agents pin.
+func (s *Store) Trust() ([]byte, error) { return os.ReadFile(s.TrustFile()) }
+
+// What Rotate's errors wrap.
+var (
+	// ErrBegun says that a rotation was begun and isn't finished.
+	ErrBegun = errors.New("its rotation has begun already")
+	// ErrNotBegun says that there is none to finish.
+	ErrNotBegun = errors.New("its rotation hasn't begun")
+	// ErrInUse says that finishing would cut somebody off.
+	ErrInUse = errors.New("the old key is in use")
+)
+
+// RotateSeal begins to replace the key that seals records: the new one is
+// trusted beside the old one, which goes on sealing. When trust.txt has reached
+// every host, FinishSeal makes the new one seal.
+func (s *Store) RotateSeal() error {
+	return s.locked(func() error {
+		if _, err := os.Lstat(s.path(keysDir, nextSeal)); !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(ErrBegun, err)
+		}
+		return s.newSeal(s.path(keysDir, nextSeal))
+	})
+}
+
+// FinishSeal makes the new key seal. The old one stays trusted: what it has
+// sealed is still in the bucket and in the audit log.
+func (s *Store) FinishSeal() error {
+	return s.locked(func() error {
+		seed, err := readSecret(s.path(keysDir, nextSeal))
+		if errors.Is(err, fs.ErrNotExist) {
+			return ErrNotBegun
+		}
+		if err != nil {
+			return err
+		}
+		defer clear(seed)
+		if err := writeFile(s.path(serverDir, sealFile), seed, 0o600); err != nil {
+			return err
+		}
+		return os.Remove(s.path(keysDir, nextSeal))
+	})
+}
+
+// signers are the account's keys of a role.
+func signers(c *jwt.AccountClaims, role subjects.Role) (keys []string) {
+	for key, scope := range c.SigningKeys {
+		if template, ok := scope.(*jwt.UserScope); ok && template.Role == string(role) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// RotateRole begins to replace a role's signing key: from now on the new one
+// issues, and identities of the old one stay good until FinishRole.
+func (s *Store) RotateRole(role subjects.Role) error {
+	return s.locked(func() error {
+		return s.change(func(c *jwt.AccountClaims) error {
+			old, err := s.rolesKey(role)
+			if err != nil {
+				return err
+			}
+			for _, key := range signers(c, role) {
+				if key != old && key != s.joinKey() {
+					return ErrBegun
+				}
+			}
+			// Known to servers before it issues: the account is written after
+			// this, and Issue is kept out by the lock.
+			public, err := s.newKey(string(role)+".nk", nkeys.CreateAccount)
+			if err == nil {
+				c.SigningKeys.AddScopedSigner(scope(role, public))
+			}
+			return err
+		})
+	})
+}
+
+// rolesKey is the public key that issues a role.
+func (s *Store) rolesKey(role subjects.Role) (string, error) {
+	pair, err := s.key(keysDir, string(role)+".nk")
+	if err != nil {
+		return "", err
+	}
+	defer pair.Wipe()
+	return pair.PublicKey()
+}
+
+// Outdated are the identities that only a role's old key has issued, and that
+// FinishRole would cut off: those that have no newer one by the same name.
+func (s *Store) Outdated(role subjects.Role) ([]Entry, error) {
+	key, err := s.rolesKey(role)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]Entry{}
+	for _, e := range all {
+		if e.Role == role && e.Revoked.IsZero() && !e.Bearer {
+			newest[e.Name] = e
+		}
+	}
+	var out []Entry
+	for _, e := range newest {
+		if e.Issuer != key && e.Issuer != s.joinKey() {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b Entry) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return out, nil
+}
+
+// FinishRole ends a role's old signing keys, and every identity that they have
+// issued. The error wraps ErrInUse where that would cut off somebody without a
+// newer identity, unless forced.
+func (s *Store) FinishRole(role subjects.Role, force bool) error {
+	outdated, err := s.Outdated(role)
+	if err != nil {
+		return err
+	}
+	if len(outdated) > 0 && !force {
+		return fmt.Errorf("%w: %d identities have no newer one, %s among them: issue them anew first", ErrInUse, len(outdated), outdated[0].Name)
+	}
+	return s.locked(func() error {
+		return s.change(func(c *jwt.AccountClaims) error {
+			key, err := s.rolesKey(role)
+			if err != nil {
+				return err
+			}
+			ended := false
+			for _, old := range signers(c, role) {
+				if old != key && old != s.joinKey() {
+					delete(c.SigningKeys, old)
+					ended = true
+				}
+			}
+			if !ended {
+				return ErrNotBegun
+			}
+			return nil
+		})
+	})
+}

@@ -1,0 +1,438 @@
+package access
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
+)
+
+const (
+	operatorKey  = "root.nk" // the operator, in the words of NATS
+	accountKey   = "account.nk"
+	systemKey    = "system.nk"
+	issuedFile   = "identities.jsonl"
+	accountName  = "tsunami"
+	operatorName = "tsunami"
+	systemName   = "system"
+)
+
+// Store is an access directory with its keys: it issues identities.
+type Store struct{ dir string }
+
+// Entry is one identity that was issued, as identities.jsonl keeps it.
+type Entry struct {
+	Name    string        `json:"name"`
+	Role    subjects.Role `json:"role"`
+	Key     string        `json:"key"`    // public
+	Issuer  string        `json:"issuer"` // the role's signing key then
+	Issued  time.Time     `json:"issued"`
+	Expires time.Time     `json:"expires,omitzero"` // zero: never
+	Bearer  bool          `json:"bearer,omitempty"` // a token for HTTP
+	Revoked time.Time     `json:"revoked,omitzero"`
+}
+
+// ErrExists says that there is an access directory already.
+var ErrExists = errors.New("there are keys already")
+
+// Init makes an access directory: every key, the accounts, the parts'
+// credentials, and what a nats-server loads. It returns an error that wraps
+// ErrExists where there is one.
+func Init(dir string) (*Store, error) {
+	s := &Store{dir}
+	for _, d := range []string{dir, s.path(keysDir), s.path(serverDir)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.locked(func() error {
+		if _, err := os.Lstat(s.path(keysDir, operatorKey)); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w: nothing was changed", dir, errors.Join(ErrExists, err))
+		}
+		return s.init()
+	})
+}
+
+func (s *Store) init() error {
+	system, err := s.newKey(systemKey, nkeys.CreateAccount)
+	if err != nil {
+		return err
+	}
+	account, err := s.newKey(accountKey, nkeys.CreateAccount)
+	if err != nil {
+		return err
+	}
+	claims := jwt.NewAccountClaims(account)
+	claims.Name = accountName
+	claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
+	claims.Limits.DisallowBearer = true
+	for _, role := range subjects.Roles {
+		public, err := s.newKey(string(role)+".nk", nkeys.CreateAccount)
+		if err != nil {
+			return err
+		}
+		claims.SigningKeys.AddScopedSigner(scope(role, public))
+	}
+	if err := s.newSeal(s.path(serverDir, sealFile)); err != nil {
+		return err
+	}
+	// The operator's key is last: it says that the directory is complete enough
+	// to be used.
+	pair, err := nkeys.CreateOperator()
+	if err != nil {
+		return err
+	}
+	defer pair.Wipe()
+	public, err := pair.PublicKey()
+	if err != nil {
+		return err
+	}
+	operator := jwt.NewOperatorClaims(public)
+	operator.Name, operator.SystemAccount = operatorName, system
+	sys := jwt.NewAccountClaims(system)
+	sys.Name = systemName
+	for file, c := range map[string]jwt.Claims{operatorFile: operator, systemFile: sys, accountFile: claims} {
+		token, err := c.Encode(pair)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(s.path(serverDir, file), []byte(token+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := s.writeConfig(); err != nil {
+		return err
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.path(keysDir, operatorKey), append(seed, '\n'), 0o600); err != nil {
+		return err
+	}
+	for part, role := range map[string]subjects.Role{
+		PartScheduler: subjects.RoleScheduler, PartSloguard: subjects.RoleSloguard, PartSetup: subjects.RoleSetup,
+		PartConsole: subjects.RoleViewer, PartJoiner: subjects.RoleJoiner,
+	} {
+		issued, err := s.issue([]Wanted{{Name: part, Role: role}})
+		if err != nil {
+			return err
+		}
+		if err := writeFile(s.path(serverDir, part+".creds"), issued[0].Credentials, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Open opens an access directory.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir}
+	if _, err := os.Stat(s.path(keysDir, operatorKey)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s is no access directory: 'tsunamictl access init' makes one, --dir says where it is", dir)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+// ServerDir is the folder that a server loads.
+func (s *Store) ServerDir() string { return s.path(serverDir) }
+
+// TrustFile is the file of public keys that agents pin.
+func (s *Store) TrustFile() string { return s.path(trustFile) }
+
+// newKey makes a key, keeps its seed and returns its public half.
+func (s *Store) newKey(file string, create func() (nkeys.KeyPair, error)) (public string, err error) {
+	pair, err := create()
+	if err != nil {
+		return "", err
+	}
+	defer pair.Wipe()
+	if public, err = pair.PublicKey(); err != nil {
+		return "", err
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return "", err
+	}
+	return public, writeFile(s.path(keysDir, file), append(seed, '\n'), 0o600)
+}
+
+// key reads a key. Whoever asks wipes it.
+func (s *Store) key(parts ...string) (nkeys.KeyPair, error) {
+	file := s.path(parts...)
+	seed, err := readSecret(file)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := nkeys.FromSeed(bytes.TrimSpace(seed))
+	if err != nil {
+		return nil, fmt.Errorf("%s isn't a key", file)
+	}
+	return pair, nil
+}
+
+// account reads the account's claims.
+func (s *Store) account() (*jwt.AccountClaims, error) {
+	b, err := os.ReadFile(s.path(serverDir, accountFile))
+	if err != nil {
+		return nil, err
+	}
+	claims, err := jwt.DecodeAccountClaims(string(bytes.TrimSpace(b)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path(serverDir, accountFile), err)
+	}
+	return claims, nil
+}
+
+// change changes the account. Servers take a newer one only, by whole seconds,
+// so a second change waits for the next.
+func (s *Store) change(f func(*jwt.AccountClaims) error) error {
+	claims, err := s.account()
+	if err != nil {
+		return err
+	}
+	if err := f(claims); err != nil {
+		return err
+	}
+	if wait := time.Until(time.Unix(claims.IssuedAt+1, 0)); wait > 0 && wait <= time.Second {
+		time.Sleep(wait)
+	}
+	pair, err := s.key(keysDir, operatorKey)
+	if err != nil {
+		return err
+	}
+	defer pair.Wipe()
+	token, err := claims.Encode(pair)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.path(serverDir, accountFile), []byte(token+"\n"), 0o644); err != nil {
+		return err
+	}
+	return s.writeConfig()
+}
+
+// Wanted is an identity to be issued.
+type Wanted struct {
+	Name string
+	Role subjects.Role
+	// Key is the public key; "" makes a pair, whose private half is in the
+	// credentials and kept nowhere else.
+	Key     string
+	Expires time.Time // zero: never
+	Bearer  bool      // a token for HTTP, without a key
+}
+
+// Issued is an identity with what its owner needs.
+type Issued struct {
+	Entry
+	JWT         string
+	Credentials []byte // a credentials file; nil for a key that was given, and for a token
+}
+
+// reserved are names that the audit log gives to parts.
+var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, PartSetup, PartJoiner, "guard", "tsunami"}
+
+// checkName refuses what the broker would read as a pattern, and names that are
+// taken: a host's is a host name, a person's an id.
+func checkName(w Wanted) error {
+	switch w.Role {
+	case subjects.RoleAgent:
+		_, err := rollout.ParseHost(w.Name)
+		return err
+	case subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin:
+		if w.Name == PartConsole {
+			return nil // issued by Init
+		}
+		if slices.Contains(reserved, w.Name) {
+			return fmt.Errorf("operator %q: the name is one of Tsunami's own", w.Name)
+		}
+		_, err := rollout.ParseID("operator", w.Name)
+		return err
+	}
+	return nil // a part of our own
+}
+
+// Issue issues identities, all or none. The error wraps a *rollout.Error where
+// a name isn't one.
+func (s *Store) Issue(wanted ...Wanted) (out []Issued, err error) {
+	for _, w := range wanted {
+		if err := checkName(w); err != nil {
+			return nil, err
+		}
+	}
+	err = s.locked(func() error {
+		out, err = s.issue(wanted)
+		return err
+	})
+	return out, err
+}
+
+func (s *Store) issue(wanted []Wanted) ([]Issued, error) {
+	claims, err := s.account()
+	if err != nil {
+		return nil, err
+	}
+	signers := map[subjects.Role]nkeys.KeyPair{}
+	defer func() {
+		for _, pair := range signers {
+			pair.Wipe()
+		}
+	}()
+	out := make([]Issued, 0, len(wanted))
+	for _, w := range wanted {
+		if signers[w.Role] == nil {
+			if signers[w.Role], err = s.key(keysDir, string(w.Role)+".nk"); err != nil {
+				return nil, err
+			}
+		}
+		issued, err := issue(signers[w.Role], claims.Subject, w)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, issued)
+	}
+	entries := make([]Entry, len(out))
+	for i := range out {
+		entries[i] = out[i].Entry
+	}
+	return out, s.note(entries...)
+}
+
+// issue makes and signs one identity.
+func issue(signer nkeys.KeyPair, account string, w Wanted) (Issued, error) {
+	var seed []byte
+	if w.Key == "" {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			return Issued{}, err
+		}
+		defer pair.Wipe()
+		if w.Key, err = pair.PublicKey(); err != nil {
+			return Issued{}, err
+		}
+		if seed, err = pair.Seed(); err != nil {
+			return Issued{}, err
+		}
+	}
+	if !nkeys.IsValidPublicUserKey(w.Key) {
+		return Issued{}, errors.New("the public key isn't a user's nkey")
+	}
+	c := jwt.NewUserClaims(w.Key)
+	c.Name, c.IssuerAccount, c.BearerToken = w.Name, account, w.Bearer
+	bearer := c.BearerToken
+	c.SetScoped(true)
+	c.BearerToken = bearer
+	if !w.Expires.IsZero() {
+		c.Expires = w.Expires.Unix()
+	}
+	token, err := c.Encode(signer)
+	if err != nil {
+		return Issued{}, fmt.Errorf("%s: %w", w.Name, err)
+	}
+	out := Issued{JWT: token, Entry: Entry{
+		Name: w.Name, Role: w.Role, Key: w.Key, Issuer: c.Issuer, Issued: time.Unix(c.IssuedAt, 0).UTC(), Bearer: w.Bearer,
+	}}
+	if !w.Expires.IsZero() {
+		out.Expires = w.Expires.UTC().Truncate(time.Second)
+	}
+	if seed != nil && !w.Bearer {
+		out.Credentials, err = jwt.FormatUserConfig(token, seed)
+	}
+	return out, err
+}
+
+// note appends to the list of what was issued.
+func (s *Store) note(entries ...Entry) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	for _, entry := range entries {
+		if err := e.Encode(entry); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(s.path(issuedFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b.Bytes())
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// List gives every identity that was issued, in the order of issue. An entry
+// that was revoked says when.
+func (s *Store) List() ([]Entry, error) {
+	f, err := os.Open(s.path(issuedFile))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // it was only read
+	var all []Entry
+	at := map[string]int{} // by key
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		var e Entry
+		if err := subjects.DecodeInto(lines.Bytes(), &e); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", s.path(issuedFile), n, err)
+		}
+		if i, ok := at[e.Key]; ok && !e.Revoked.IsZero() {
+			all[i].Revoked = e.Revoked
+			continue
+		}
+		at[e.Key] = len(all)
+		all = append(all, e)
+	}
+	return all, lines.Err()
+}
+
+// ErrNobody says that no identity has the name.
+var ErrNobody = errors.New("no such identity")
+
+// Revoke ends every identity of a name, of one role or of any (""), and returns
+// them. Servers that take the changed account disconnect them at once.
+func (s *Store) Revoke(name string, role subjects.Role) (revoked []Entry, err error) {
+	return revoked, s.locked(func() error {
+		all, err := s.List()
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if e.Name == name && (role == "" || e.Role == role) && e.Revoked.IsZero() {
+				revoked = append(revoked, e)
+			}
+		}
+		if len(revoked) == 0 {
+			return fmt.Errorf("%s: %w, or it is revoked already: 'tsunamictl access list' lists them", name, ErrNobody)
+		}
+		now := time.Now()
+		if err := s.change(func(c *jwt.AccountClaims) error {
+			for i := range revoked {
+				c.RevokeAt(revoked[i].Key, now)
+				revoked[i].Revoked = now.UTC().Truncate(time.Second)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		return s.note(revoked...)
+	})
+}
