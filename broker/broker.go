@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/tsunami-rollouts/tsunami/access"
 )
 
 const (
@@ -23,6 +26,8 @@ const (
 	// maxConnections is for 20,000 hosts that come back before the broker has
 	// noticed that their old connections are dead, and room to grow.
 	maxConnections = 100_000
+	// tlsTimeout bounds a handshake: a fleet that comes back at once makes many.
+	tlsTimeout = 10 * time.Second
 	// maxPayload holds the largest record (1 MiB) and its header.
 	maxPayload = 2 << 20
 )
@@ -31,14 +36,20 @@ const (
 type Options struct {
 	// Dir holds everything that is kept. It is made if need be.
 	Dir string
-	// Listen is host:port, on loopback; port 0 takes a free one. "" doesn't
-	// listen at all: clients connect through InProcess.
+	// Listen is host:port, on loopback unless there are Access and TLS; port 0
+	// takes a free one. "" doesn't listen at all: clients connect through
+	// InProcess.
 	Listen string
 	// Logger gets what the server logs: its notices at debug level, its
 	// warnings and errors at theirs. Nil discards.
 	Logger *slog.Logger
 	// Name of the server; "" means "tsunami".
 	Name string
+	// Access is who may connect; nobody else may, from within the process
+	// neither. Nil lets everybody in, on loopback.
+	Access *access.Server
+	// TLS is for what listens. Beyond loopback it is required, as Access is.
+	TLS *tls.Config
 	// Unsynced leaves syncing to the operating system for up to two minutes. A
 	// loss of power then loses acknowledged writes: for benchmarks and tests.
 	Unsynced bool
@@ -229,6 +240,11 @@ func (b *Broker) serverOptions() (*server.Options, error) {
 		DisableJetStreamBanner: true,
 		DontListen:             b.options.Listen == "",
 	}
+	if b.options.Access != nil {
+		if err := trust(o, b.options.Access); err != nil {
+			return nil, err
+		}
+	}
 	if o.DontListen {
 		return o, nil
 	}
@@ -237,11 +253,19 @@ func (b *Broker) serverOptions() (*server.Options, error) {
 		return nil, fmt.Errorf("address to listen on: %w", err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("listening on %q: without identities the broker listens on loopback only, such as 127.0.0.1:%s", b.options.Listen, port)
+		if b.options.Access == nil {
+			return nil, fmt.Errorf("listening on %q: without identities the broker listens on loopback only, such as 127.0.0.1:%s", b.options.Listen, port)
+		}
+		if b.options.TLS == nil {
+			return nil, fmt.Errorf("listening on %q: without TLS the broker listens on loopback only, such as 127.0.0.1:%s", b.options.Listen, port)
+		}
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return nil, fmt.Errorf("address to listen on: port %q: want 0 to 65535", port)
+	}
+	if b.options.TLS != nil {
+		o.TLSConfig, o.TLS, o.TLSVerify, o.TLSTimeout = b.options.TLS, true, b.options.TLS.ClientAuth == tls.RequireAndVerifyClientCert, tlsTimeout.Seconds()
 	}
 	o.Host, o.Port = host, int(n)
 	if o.Port == 0 {
