@@ -1,8 +1,14 @@
 package access
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
 )
 
 // LoadCredentials reads a credentials file that nobody but its owner may read.
@@ -45,3 +51,39 @@ func LoadKeyring(file string) (*Keyring, error) {
 	}
 	return k, nil
 }
+
+// Expires is when the JWT ends; zero: never.
+func (c *Credentials) Expires() time.Time {
+	claims, err := jwt.DecodeUserClaims(c.jwt)
+	if err != nil || claims.Expires == 0 {
+		return time.Time{} // it was decoded before
+	}
+	return time.Unix(claims.Expires, 0)
+}
+
+// HostKey reads the key of a host that has begun to join from a file, and makes
+// one there the first time: whoever doesn't get the answer asks again with the
+// same key.
+func HostKey(file string) (*Signer, []byte, error) {
+	seed, err := readSecret(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		s, seed, err := NewHostKey()
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, seed, WriteSecret(file, append(bytes.Clone(seed), '\n'))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	seed = bytes.TrimSpace(seed)
+	s, err := NewSigner(seed)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, seed, nil
+}
+
+// WriteSecret replaces a file that nobody but its owner may read. Whoever reads
+// it meanwhile sees the one or the other, whole.
+func WriteSecret(file string, data []byte) error { return writeFile(file, data, 0o600) }
