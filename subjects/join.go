@@ -17,7 +17,7 @@ type JoinRequest struct {
 	Host  rollout.Host `json:"host"`
 	Role  rollout.Word `json:"role"`
 	Key   string       `json:"key"`   // the host's public key
-	Proof string       `json:"proof"` // that it holds the private one
+	Proof string       `json:"proof"` // that it holds the private one: access.SealJoin over the token's text
 }
 
 // JoinAnswer is what it gets.
