@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -38,6 +39,11 @@ type Options struct {
 	// TakeAtOnce takes the lease without waiting: for an embedded broker, whose
 	// store's lock proves that the last holder is dead.
 	TakeAtOnce bool
+	// Signer seals what the scheduler writes, and Keyring knows what it, or
+	// another scheduler of the fleet, has written: with identities both are
+	// given, without both are nil.
+	Signer  *access.Signer
+	Keyring *access.Keyring
 	// Ready, if set, is told when the scheduler begins to lead or ceases to.
 	Ready func(leading bool)
 	// Consume reads a stream into a channel, as [bus.Consume] promises, which
@@ -67,6 +73,7 @@ type scheduler struct {
 	leaderAt time.Time       // when its revision was seen to change, by our clock
 	leading  bool
 	renewed  time.Time // when we last committed
+	epoch    time.Time // the newest epoch that we have written
 	lost     string    // the step whose answer is awaited
 	found    bool      // it was seen in the lease
 	unread   error     // a history that couldn't be read

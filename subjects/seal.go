@@ -12,6 +12,9 @@ const (
 	// HeaderSeal is the signer's public key and the signature in base64,
 	// separated by a space.
 	HeaderSeal = "Tsunami-Seal"
+	// HeaderFollows is, on a sealed record, the revision of its key that it was
+	// written over: an old record that is written again doesn't follow.
+	HeaderFollows = "Tsunami-Follows"
 	// HeaderIdentity is, on a request, the caller's JWT.
 	HeaderIdentity = "Tsunami-Identity"
 	// HeaderNonce is, on a request, drawn anew for each: a request that comes
@@ -26,6 +29,18 @@ const (
 	SealRecord  = "application/vnd.tsunami.record"  // a record of the bucket, by a scheduler
 	SealRequest = "application/vnd.tsunami.request" // an operator's request
 )
+
+// Unmarked is the header without what marks a record as the scheduler's: what
+// is left of one that the scheduler didn't seal.
+func (h Header) Unmarked() Header {
+	out := Header{}
+	for name, values := range h {
+		if !strings.HasPrefix(name, sealedPrefix) {
+			out[name] = values
+		}
+	}
+	return out
+}
 
 // Sealed gives the bytes that a seal signs: the kind, the message's subject,
 // every header that Tsunami reads, and the body, so that none of them can be
