@@ -221,7 +221,8 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 			return nil // it didn't get the answer
 		case before.Key != use.Key && !j.authority().Revoked(before.Key, before.Time):
 			return &refusal{http.StatusConflict, "conflict", fmt.Sprintf(
-				"%s joined on %s and has an identity: 'tsunamictl access revoke %s' before it can get another", use.Host, before.Time.Format(time.RFC3339), use.Host), false}
+				"%s joined on %s and has an identity: it can get another after 'tsunamictl access revoke --key %s'",
+				use.Host, before.Time.Format(time.RFC3339), before.Key), false}
 		}
 		n, last, err := j.free(ctx, use.Token, uses)
 		if err != nil {
@@ -229,8 +230,8 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		}
 		if n > uses {
 			return &refusal{http.StatusForbidden, "forbidden", fmt.Sprintf(
-				"the join token is used up: %s joined with it on %s from %s; if that wasn't meant, revoke %s",
-				last.Host, last.Time.Format(time.RFC3339), last.Address, last.Host), false}
+				"the join token is used up: %s joined with it on %s from %s; if that wasn't meant, 'tsunamictl access revoke --key %s'",
+				last.Host, last.Time.Format(time.RFC3339), last.Address, last.Key), false}
 		}
 		message := func(subject string, expect uint64) bus.Message {
 			return bus.Message{Subject: subject, Header: header, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: expect}}

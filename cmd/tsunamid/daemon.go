@@ -382,6 +382,15 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 		// The lock on the data directory proves that the last holder is dead.
 		TakeAtOnce: d.broker != nil,
 	}
+	if d.trust != nil {
+		server := d.trust.server.Load()
+		if o.Signer, err = server.Signer(); err != nil {
+			return fmt.Errorf("the key that seals records: %w", err)
+		}
+		if o.Keyring, err = server.Keyring(); err != nil {
+			return fmt.Errorf("the keys that are trusted: %w", err)
+		}
+	}
 	d.goPart(ctx, partScheduler, d.withStreams(func(ctx context.Context) error { return scheduler.Run(ctx, o) }))
 	return nil
 }
