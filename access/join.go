@@ -112,7 +112,7 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 		}
 		signer := Signer{key, public}
 		text = base64.RawURLEncoding.EncodeToString(body) + "." +
-			base64.RawURLEncoding.EncodeToString([]byte(signer.seal(sealJoinToken, t.ID, nil, body)))
+			base64.RawURLEncoding.EncodeToString([]byte(signer.seal(subjects.Sealed(sealJoinToken, t.ID, nil, body))))
 		return nil
 	})
 	return text, err
@@ -248,7 +248,7 @@ func FormatCredentials(token string, seed []byte) ([]byte, error) {
 // SealJoin proves, to whoever has the token, that a host holds the key with
 // which it asks to join.
 func SealJoin(s *Signer, token string, host rollout.Host, role rollout.Word) string {
-	return s.seal(sealJoin, token, nil, joinBody(host, role))
+	return s.seal(subjects.Sealed(sealJoin, token, nil, joinBody(host, role)))
 }
 
 // VerifyJoin returns the public key whose holder asks to join, or an error

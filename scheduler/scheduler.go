@@ -72,12 +72,13 @@ type scheduler struct {
 	leader   subjects.Leader // the newest record
 	leaderAt time.Time       // when its revision was seen to change, by our clock
 	leading  bool
-	renewed  time.Time // when we last committed
-	epoch    time.Time // the newest epoch that we have written
-	lost     string    // the step whose answer is awaited
-	found    bool      // it was seen in the lease
-	unread   error     // a history that couldn't be read
-	consumed uint64    // the bucket's sequence that the mirror has reached
+	renewed  time.Time         // when we last committed
+	epoch    time.Time         // the newest epoch that we have written
+	ours     map[string][]byte // what we have sealed last, by its seal
+	lost     string            // the step whose answer is awaited
+	found    bool              // it was seen in the lease
+	unread   error             // a history that couldn't be read
+	consumed uint64            // the bucket's sequence that the mirror has reached
 
 	revisions  map[string]uint64 // of the keys that the scheduler writes expecting their own last
 	damaged    map[rollout.ID]bool
@@ -150,6 +151,7 @@ func open(ctx context.Context, o Options) (*scheduler, error) {
 		snap:  rollout.NewSnapshot(2 * o.Renew),
 		alive: make(chan heartbeat, 1<<14), commands: make(chan command),
 		holder: random(), listening: time.Now(),
+		ours:      map[string][]byte{},
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
 		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
 		problems: map[string]string{}, notices: map[string]notice{}, boots: map[rollout.Host]boots{},

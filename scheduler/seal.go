@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"runtime"
 	"strconv"
 	"sync"
@@ -38,6 +39,7 @@ func (s *scheduler) seal(records []bus.Message) []bus.Message {
 		return records
 	}
 	workers := min(runtime.GOMAXPROCS(0), len(records))
+	signed := make([][]byte, len(records))
 	var wg sync.WaitGroup
 	for first := range workers {
 		wg.Go(func() {
@@ -46,11 +48,15 @@ func (s *scheduler) seal(records []bus.Message) []bus.Message {
 				if m.Expect != nil && m.Expect.Subject == m.Subject {
 					m.Header[subjects.HeaderFollows] = []string{strconv.FormatUint(m.Expect.Sequence, 10)}
 				}
-				s.o.Signer.Seal(m.Subject, m.Header, m.Data)
+				signed[i] = s.o.Signer.Seal(m.Subject, m.Header, m.Data)
 			}
 		})
 	}
 	wg.Wait()
+	clear(s.ours)
+	for i := range records {
+		s.ours[records[i].Header.Get(subjects.HeaderSeal)] = signed[i]
+	}
 	return records
 }
 
@@ -64,7 +70,13 @@ func (s *scheduler) attest(m bus.Msg, live bool) bus.Msg {
 	if s.o.Keyring == nil {
 		return m
 	}
-	err := s.o.Keyring.Verify(m.Subject, m.Header, m.Data)
+	// What was sealed here a moment ago needs no verifying, if it has stayed the
+	// same: a step would otherwise take twice as long.
+	var err error
+	ours, known := s.ours[m.Header.Get(subjects.HeaderSeal)]
+	if !known || !bytes.Equal(ours, subjects.Sealed(subjects.SealRecord, m.Subject, m.Header, m.Data)) {
+		err = s.o.Keyring.Verify(m.Subject, m.Header, m.Data)
+	}
 	if follows := m.Header.Get(subjects.HeaderFollows); err == nil && live && follows != "" {
 		if n, notNumber := strconv.ParseUint(follows, 10, 64); notNumber == nil && n == s.revisions[m.Subject] {
 			return m

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -8,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tsunami-rollouts/tsunami/access"
+	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -289,4 +293,77 @@ func TestTheSealIsRotated(t *testing.T) {
 	if len(v.Warnings) > 0 {
 		t.Errorf("warnings: %v", v.Warnings)
 	}
+}
+
+// BenchmarkSealedStep commits steps of 490 hosts and waits until the mirror has
+// them, sealed and in turns unsealed, as the disk is synced in production.
+func BenchmarkSealedStep(b *testing.B) {
+	broker, err := broker.Start(broker.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(broker.Shutdown)
+	nc, err := bus.Connect(bus.ConnectOptions{InProcess: broker.InProcess()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := bus.Setup(b.Context(), js, 1); err != nil {
+		b.Fatal(err)
+	}
+	signer, _, err := access.NewHostKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ring, err := access.ParseKeyring([]byte(signer.Public()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := open(b.Context(), Options{Conn: nc}.withDefaults())
+	if err == nil {
+		err = s.load(b.Context())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.take(b.Context())
+	value := must(rollout.StringValue("1.12.3"))
+	generation := uint64(0)
+	step := func() time.Duration {
+		generation++
+		now := time.Now()
+		var tells []rollout.Tell
+		for i := range 490 {
+			tells = append(tells, rollout.Tell{
+				Host: rollout.Host(fmt.Sprintf("web%04d.lon2.example.net", i)), Variable: "docker_version", Previous: value, Actor: "anna",
+				Reason: rollout.Reason{Code: rollout.ByRamp, Role: "web", Position: i + 1, Target: 20_000, Told: i, Share: 0.31, Rollout: "docker-1-12-3"},
+				Desired: rollout.Desired{
+					Values: rollout.Document{"docker_version": value}, Generation: generation,
+					Told: map[rollout.Name]rollout.Told{"docker_version": {Rollout: "docker-1-12-3", Generation: generation, Time: now.UTC(), Checks: []rollout.ID{"docker"}}},
+				},
+			})
+		}
+		if err := s.commit(b.Context(), rollout.Step{Rollout: "docker-1-12-3", Tells: tells}, now); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(now)
+	}
+	var sealed, unsealed []time.Duration
+	for b.Loop() {
+		s.o.Signer, s.o.Keyring = signer, ring
+		sealed = append(sealed, step())
+		s.o.Signer, s.o.Keyring = nil, nil
+		unsealed = append(unsealed, step())
+	}
+	median := func(all []time.Duration) float64 {
+		slices.Sort(all)
+		return all[len(all)/2].Seconds()
+	}
+	b.ReportMetric(1000*median(sealed), "sealed-ms")
+	b.ReportMetric(1000*median(unsealed), "unsealed-ms")
+	b.ReportMetric(median(sealed)/median(unsealed), "ratio")
 }

@@ -1,7 +1,6 @@
 package subjects
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,13 +48,6 @@ func (h Header) Unmarked() Header {
 // (github.com/secure-systems-lab/dsse, protocol.md) of a payload in which
 // every part is preceded by its length.
 func Sealed(kind, subject string, h Header, body []byte) []byte {
-	var p bytes.Buffer
-	part := func(s string) {
-		p.WriteString(strconv.Itoa(len(s)))
-		p.WriteByte(':')
-		p.WriteString(s)
-	}
-	part(subject)
 	var names []string
 	for name := range h {
 		if strings.HasPrefix(name, sealedPrefix) && name != HeaderSeal || name == headerOperation {
@@ -63,22 +55,29 @@ func Sealed(kind, subject string, h Header, body []byte) []byte {
 		}
 	}
 	slices.Sort(names)
-	part(strconv.Itoa(len(names)))
+	payload := make([]byte, 0, h.Size()+len(subject)+len(body)+16*len(names)+64)
+	number := func(n int) {
+		payload = append(strconv.AppendInt(payload, int64(n), 10), ':')
+	}
+	part := func(s string) {
+		number(len(s))
+		payload = append(payload, s...)
+	}
+	part(subject)
+	number(len(names))
 	for _, name := range names {
 		part(name)
-		part(strconv.Itoa(len(h[name])))
+		number(len(h[name]))
 		for _, v := range h[name] {
 			part(v)
 		}
 	}
-	part(string(body))
-	out := make([]byte, 0, p.Len()+len(kind)+32)
+	number(len(body))
+	payload = append(payload, body...)
+	out := make([]byte, 0, len(payload)+len(kind)+32)
 	out = append(out, "DSSEv1 "...)
-	out = strconv.AppendInt(out, int64(len(kind)), 10)
-	out = append(out, ' ')
-	out = append(out, kind...)
-	out = append(out, ' ')
-	out = strconv.AppendInt(out, int64(p.Len()), 10)
-	out = append(out, ' ')
-	return append(out, p.Bytes()...)
+	out = append(strconv.AppendInt(out, int64(len(kind)), 10), ' ')
+	out = append(append(out, kind...), ' ')
+	out = append(strconv.AppendInt(out, int64(len(payload)), 10), ' ')
+	return append(out, payload...)
 }
