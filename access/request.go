@@ -68,7 +68,7 @@ func (c *Credentials) SealRequest(subject string, h subjects.Header, body []byte
 	h[subjects.HeaderIdentity] = []string{c.jwt}
 	h[subjects.HeaderTime] = []string{now.UTC().Format(time.RFC3339Nano)}
 	h[subjects.HeaderNonce] = []string{rand.Text()}
-	h[subjects.HeaderSeal] = []string{c.signer.seal(subjects.SealRequest, subject, h, body)}
+	h[subjects.HeaderSeal] = []string{c.signer.seal(subjects.Sealed(subjects.SealRequest, subject, h, body))}
 }
 
 // VerifyRequest says who sealed a request on this subject, and when they say

@@ -6,8 +6,8 @@ import "time"
 // revoked; at the zero time, whether any is.
 func (a *Authority) Revoked(key string, issued time.Time) bool {
 	if issued.IsZero() {
-		_, any := a.account.Revocations[key]
-		return any
+		_, revoked := a.account.Revocations[key]
+		return revoked
 	}
-	return a.account.IsRevoked(key, issued)
+	return a.account.Revocations.IsRevoked(key, issued)
 }

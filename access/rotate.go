@@ -95,10 +95,12 @@ func (s *Store) FinishSeal() error {
 	})
 }
 
-// signers are the account's keys of a role.
-func signers(c *jwt.AccountClaims, role subjects.Role) (keys []string) {
+// signers are the account's keys that issue a role; those that issue hosts for
+// join tokens are apart.
+func signers(c *jwt.AccountClaims, role subjects.Role, joining bool) (keys []string) {
 	for key, scope := range c.SigningKeys {
-		if template, ok := scope.(*jwt.UserScope); ok && template.Role == string(role) {
+		template, ok := scope.(*jwt.UserScope)
+		if ok && template.Role == string(role) && joining == (template.Description == joinScope) {
 			keys = append(keys, key)
 		}
 	}
@@ -118,10 +120,8 @@ func (s *Store) RotateRole(role subjects.Role) error {
 			// A key that the account doesn't know is of a run that was cut short:
 			// this one takes it up.
 			if _, known := c.SigningKeys[key]; known {
-				for _, other := range signers(c, role) {
-					if other != key && other != s.joinKey() {
-						return ErrBegun
-					}
+				if len(signers(c, role, false)) > 1 {
+					return ErrBegun
 				}
 				// The account is written after this, and Issue is kept out by the
 				// lock.
@@ -162,7 +162,7 @@ func (s *Store) Outdated(role subjects.Role) ([]Entry, error) {
 	}
 	var out []Entry
 	for _, e := range newest {
-		if e.Issuer != key && e.Issuer != s.joinKey() {
+		if e.Issuer != key {
 			out = append(out, e)
 		}
 	}
@@ -242,17 +242,47 @@ func (s *Store) FinishRole(role subjects.Role, force bool) error {
 			if _, known := c.SigningKeys[key]; !known {
 				return ErrNotBegun
 			}
-			ended := false
-			for _, old := range signers(c, role) {
-				if old != key && old != s.joinKey() {
-					delete(c.SigningKeys, old)
-					ended = true
-				}
+			return endOthers(c, key, signers(c, role, false))
+		})
+	})
+}
+
+// endOthers takes all keys but one out of the account.
+func endOthers(c *jwt.AccountClaims, kept string, keys []string) error {
+	if len(keys) < 2 {
+		return ErrNotBegun
+	}
+	for _, key := range keys {
+		if key != kept {
+			delete(c.SigningKeys, key)
+		}
+	}
+	return nil
+}
+
+// RotateJoin begins to replace the key that issues hosts for join tokens. Tokens
+// of the old one aren't taken any more; hosts that joined with them stay good
+// until FinishJoin.
+func (s *Store) RotateJoin() error {
+	return s.locked(func() error {
+		if !s.Joining() {
+			return ErrNotBegun
+		}
+		return s.change(func(c *jwt.AccountClaims) error {
+			if len(signers(c, subjects.RoleAgent, true)) > 1 {
+				return ErrBegun
 			}
-			if !ended {
-				return ErrNotBegun
-			}
-			return nil
+			return s.newJoin(c)
+		})
+	})
+}
+
+// FinishJoin ends the old key, and every host that joined by it and hasn't
+// joined or been enrolled anew: who that is, the audit log says.
+func (s *Store) FinishJoin() error {
+	return s.locked(func() error {
+		return s.change(func(c *jwt.AccountClaims) error {
+			return endOthers(c, s.joinKey(), signers(c, subjects.RoleAgent, true))
 		})
 	})
 }

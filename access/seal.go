@@ -25,7 +25,7 @@ var (
 	ErrBrokenSeal = errors.New("its seal is not over what it says")
 )
 
-// Signer seals the scheduler's records. A nil Signer seals nothing.
+// Signer seals the scheduler's records.
 type Signer struct {
 	key    ed25519.PrivateKey
 	public string
@@ -49,16 +49,16 @@ func NewSigner(seed []byte) (*Signer, error) {
 // Public is the key that others pin.
 func (s *Signer) Public() string { return s.public }
 
-// Seal sets the seal of a record on this subject, over its header and body.
-func (s *Signer) Seal(subject string, h subjects.Header, body []byte) {
-	if s != nil {
-		h[subjects.HeaderSeal] = []string{s.seal(subjects.SealRecord, subject, h, body)}
-	}
+// Seal sets the seal of a record on this subject, over its header and body, and
+// returns what was signed.
+func (s *Signer) Seal(subject string, h subjects.Header, body []byte) []byte {
+	sealed := subjects.Sealed(subjects.SealRecord, subject, h, body)
+	h[subjects.HeaderSeal] = []string{s.seal(sealed)}
+	return sealed
 }
 
-func (s *Signer) seal(kind, subject string, h subjects.Header, body []byte) string {
-	signature := ed25519.Sign(s.key, subjects.Sealed(kind, subject, h, body))
-	return s.public + " " + base64.RawURLEncoding.EncodeToString(signature)
+func (s *Signer) seal(sealed []byte) string {
+	return s.public + " " + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.key, sealed))
 }
 
 // Keyring holds the public keys whose seals are trusted: one, and a second

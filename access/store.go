@@ -213,7 +213,9 @@ func (s *Store) change(f func(*jwt.AccountClaims) error) error {
 	}
 	for key, old := range claims.SigningKeys {
 		if template, ok := old.(*jwt.UserScope); ok {
-			claims.SigningKeys[key] = scope(subjects.Role(template.Role), key)
+			renewed := scope(subjects.Role(template.Role), key)
+			renewed.Description = template.Description
+			claims.SigningKeys[key] = renewed
 		}
 	}
 	switch wait := time.Until(time.Unix(claims.IssuedAt+1, 0)); {
@@ -266,8 +268,9 @@ func (s *Store) keepPart(i Issued) error {
 	return writeFile(s.path(serverDir, i.Name+".creds"), i.Credentials, 0o600)
 }
 
-// reserved are names that the audit log gives to parts.
-var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, PartSetup, PartJoiner, "guard", "tsunami"}
+// reserved are names that the audit log gives to parts, and words that rotation
+// takes; names of roles are taken too.
+var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, "guard", "tsunami", "seal", "join"}
 
 // checkName refuses what the broker would read as a pattern, and names that are
 // taken: a host's is a host name, a person's an id.
@@ -277,7 +280,7 @@ func checkName(w Wanted) error {
 		_, err := rollout.ParseHost(w.Name)
 		return err
 	case subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin:
-		if slices.Contains(reserved, w.Name) {
+		if slices.Contains(reserved, w.Name) || slices.Contains(subjects.Roles, subjects.Role(w.Name)) {
 			return fmt.Errorf("operator %q: the name is one of Tsunami's own", w.Name)
 		}
 		_, err := rollout.ParseID("operator", w.Name)

@@ -42,7 +42,7 @@ type Options struct {
 	// Authority says who is known; nil: there are no identities, and everybody
 	// sees everything.
 	Authority func() *access.Authority
-	// Enrolment lets hosts join by token; nil: they can't.
+	// Enrolment lets hosts join by token; nil: they can't. It needs Authority.
 	Enrolment *Enrolment
 	// Conn is the connection to the broker. It need not be up yet.
 	Conn *nats.Conn
@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	server := &http.Server{
 		Handler:           handler,
-		TLSConfig:         o.TLS,
+		TLSConfig:         o.TLS.Clone(), // it is written to, and the caller's may be the broker's too
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -143,7 +143,7 @@ func newHandler(o Options) (http.Handler, error) {
 	mux.Handle("/readyz", m.instrument("readyz", reading(g.readyz(o.Ready))))
 	mux.Handle("/", m.instrument("other", http.HandlerFunc(elsewhere)))
 	if o.Enrolment != nil {
-		mux.Handle(subjects.JoinPath, m.instrument("join", newJoining(*o.Enrolment, o.Logger)))
+		mux.Handle(subjects.JoinPath, m.instrument("join", newJoining(o)))
 	}
 	return secured(http.MaxBytesHandler(mux, maxBodyBytes)), nil
 }

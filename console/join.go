@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -29,24 +32,11 @@ const (
 
 // Enrolment is what it takes to let hosts join by token.
 type Enrolment struct {
-	// Open says whether hosts may join at the moment.
-	Open func() bool
 	// JetStream is that of the part joiner.
 	JetStream jetstream.JetStream
-	// Admit says what a request is good for. It returns an error for a token
-	// that isn't good, or not for this host and role, and for a bad proof.
-	Admit func(r *subjects.JoinRequest, now time.Time) (Admission, error)
-	// Revoked says whether a key's identities that were issued at this time are
-	// revoked.
-	Revoked func(key string, issued time.Time) bool
-}
-
-// Admission is a good token with a good request.
-type Admission struct {
-	Token string // its id
-	Uses  int    // how often it may be used
-	// Issue makes the host's identity.
-	Issue func() (subjects.JoinAnswer, error)
+	// Server is the access directory as it is now. Where it has no key for
+	// joining, nobody can join.
+	Server func() *access.Server
 }
 
 // joinActor is who writes the records of joins.
@@ -55,13 +45,14 @@ const joinActor = "joiner"
 // joining serves subjects.JoinPath.
 type joining struct {
 	Enrolment
-	logger *slog.Logger
-	busy   chan struct{}
+	authority func() *access.Authority
+	logger    *slog.Logger
+	busy      chan struct{}
 	guesses
 }
 
-func newJoining(e Enrolment, logger *slog.Logger) *joining {
-	return &joining{Enrolment: e, logger: logger, busy: make(chan struct{}, joinsAtOnce)}
+func newJoining(o Options) *joining {
+	return &joining{Enrolment: *o.Enrolment, authority: o.Authority, logger: o.Logger, busy: make(chan struct{}, joinsAtOnce)}
 }
 
 // refusal is an answer other than an identity.
@@ -79,15 +70,12 @@ func (r *refusal) Error() string { return r.message }
 var (
 	errNoRequest = &refusal{http.StatusBadRequest, "usage", "this isn't a request to join: want JSON with token, host, role, key and proof", true}
 	errNoToken   = &refusal{http.StatusForbidden, "forbidden", "the join token isn't good here: wrong, expired, or for another host or role; 'tsunamictl access enroll --token' makes one", true}
+	errClosed    = &refusal{http.StatusNotFound, "not_found", "hosts don't join by token here: 'tsunamictl access enroll --token' makes it possible", false}
 	errGuesses   = &refusal{http.StatusTooManyRequests, "unavailable", "too many attempts failed from this address: wait a minute", false}
 	errKeyGone   = &refusal{http.StatusForbidden, "forbidden", "this key was revoked: join with a new one", false}
 )
 
 func (j *joining) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !j.Open() {
-		fail(w, http.StatusNotFound, "not_found", "hosts don't join by token here: 'tsunamictl access enroll --token' makes it possible")
-		return
-	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
 		fail(w, http.StatusMethodNotAllowed, "usage", fmt.Sprintf("%s isn't allowed here: want POST", clip(r.Method)))
@@ -121,6 +109,13 @@ func (j *joining) join(ctx context.Context, r *http.Request) (*subjects.JoinAnsw
 	if !j.allows(origin(r), time.Now()) {
 		return nil, errGuesses
 	}
+	desk, err := j.Server().JoinDesk()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errClosed
+	}
+	if err != nil {
+		return nil, err
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxJoinBody))
 	if err != nil {
 		return nil, errNoRequest
@@ -135,27 +130,50 @@ func (j *joining) join(ctx context.Context, r *http.Request) (*subjects.JoinAnsw
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	admission, err := j.Admit(request, time.Now())
+	now := time.Now()
+	token, err := admit(desk, request, now)
 	if err != nil {
 		j.logger.Warn("a bad join token", "host", request.Host, "address", r.RemoteAddr, "err", err)
 		return nil, errNoToken
 	}
 	use := subjects.JoinUse{
-		Token: admission.Token, Host: request.Host, Role: request.Role, Key: request.Key,
-		Address: r.RemoteAddr, Time: time.Now().UTC(),
+		Token: token.ID, Host: request.Host, Role: request.Role, Key: request.Key, Address: r.RemoteAddr, Time: now.UTC(),
 	}
-	if err := j.record(ctx, use, admission.Uses); err != nil {
+	if err := j.record(ctx, use, token.Uses); err != nil {
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			j.logger.Warn("a good join token was refused", "token", use.Token, "host", use.Host, "address", use.Address, "why", refused.message)
 		}
 		return nil, err
 	}
-	answer, err := admission.Issue()
+	issued, err := desk.Issue(use.Host, use.Key, time.Time{})
 	if err != nil {
 		return nil, fmt.Errorf("issuing the identity of %s: %w", use.Host, err)
 	}
+	trusted, err := j.Server().Keyring()
+	if err != nil {
+		return nil, fmt.Errorf("the keys that hosts pin: %w", err)
+	}
 	j.logger.Info("a host joined", "host", use.Host, "role", use.Role, "token", use.Token, "key", use.Key, "address", use.Address)
-	return &answer, nil
+	return &subjects.JoinAnswer{JWT: issued.JWT, Trust: strings.Join(trusted.Keys(), "\n") + "\n"}, nil
+}
+
+// admit judges a request by its token and its proof.
+func admit(desk *access.JoinDesk, r *subjects.JoinRequest, now time.Time) (*access.JoinToken, error) {
+	token, err := desk.Read(r.Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := token.Admits(r.Host, r.Role, now); err != nil {
+		return nil, err
+	}
+	key, err := access.VerifyJoin(r.Proof, r.Token, r.Host, r.Role)
+	if err != nil {
+		return nil, err
+	}
+	if key != r.Key {
+		return nil, errors.New("the proof is another key's")
+	}
+	return token, nil
 }
 
 // decodeJoin reads a request strictly.
@@ -182,7 +200,7 @@ func decodeJoin(body []byte) (*subjects.JoinRequest, error) {
 // identity, and bus's errors. A host that asks twice with one key uses the
 // token once.
 func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) error {
-	if j.Revoked(use.Key, time.Time{}) {
+	if j.authority().Revoked(use.Key, time.Time{}) {
 		return errKeyGone
 	}
 	body, err := subjects.Encode(use)
@@ -201,9 +219,10 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		case sequence == 0:
 		case before.Key == use.Key && before.Token == use.Token:
 			return nil // it didn't get the answer
-		case before.Key != use.Key && !j.Revoked(before.Key, before.Time):
+		case before.Key != use.Key && !j.authority().Revoked(before.Key, before.Time):
 			return &refusal{http.StatusConflict, "conflict", fmt.Sprintf(
-				"%s joined on %s and has an identity: 'tsunamictl access revoke %s' before it can get another", use.Host, before.Time.Format(time.RFC3339), use.Host), false}
+				"%s joined on %s and has an identity: it can get another after 'tsunamictl access revoke --key %s'",
+				use.Host, before.Time.Format(time.RFC3339), before.Key), false}
 		}
 		n, last, err := j.free(ctx, use.Token, uses)
 		if err != nil {
@@ -211,8 +230,8 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		}
 		if n > uses {
 			return &refusal{http.StatusForbidden, "forbidden", fmt.Sprintf(
-				"the join token is used up: %s joined with it on %s from %s; if that wasn't meant, revoke %s",
-				last.Host, last.Time.Format(time.RFC3339), last.Address, last.Host), false}
+				"the join token is used up: %s joined with it on %s from %s; if that wasn't meant, 'tsunamictl access revoke --key %s'",
+				last.Host, last.Time.Format(time.RFC3339), last.Address, last.Key), false}
 		}
 		message := func(subject string, expect uint64) bus.Message {
 			return bus.Message{Subject: subject, Header: header, Data: body, Expect: &bus.Expect{Subject: subject, Sequence: expect}}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/bus"
@@ -69,7 +70,12 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 		return err
 	}
 	start := time.Now()
-	last, err := bus.Commit(ctx, s.js, append([]bus.Message{s.leaderMessage(body)}, rest...))
+	epoch, err := s.dueEpoch(now)
+	if err != nil {
+		return err
+	}
+	sealed := s.seal(slices.Concat(rest, epoch))
+	last, err := bus.Commit(ctx, s.js, append([]bus.Message{s.leaderMessage(body)}, sealed...))
 	s.m.step(len(rest), time.Since(start), err)
 	switch {
 	case err == nil:
@@ -89,6 +95,9 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 		return err
 	}
 	s.renewed, s.backoff = now, 0
+	if len(epoch) > 0 {
+		s.epoch = now
+	}
 	s.snap.PutLead(l.Led, now)
 	if s.problems["commit"] != "" {
 		delete(s.problems, "commit")
@@ -203,8 +212,8 @@ func (s *scheduler) encode(step rollout.Step, a account, now time.Time) ([]bus.M
 			Previous: t.Previous, Reason: t.Reason, Actor: t.Actor, Time: now,
 		}
 		h, body, err := c.Encode()
-		if size := h.Size() + len(body); err == nil && size > bus.MaxHeader {
-			err = fmt.Errorf("it has %d bytes, more than the %d that a record may have: fewer variables or checks on the host", size, bus.MaxHeader)
+		if size := h.Size() + len(body); err == nil && size > bus.MaxHeader-sealRoom {
+			err = fmt.Errorf("it has %d bytes, more than the %d that a record may have: fewer variables or checks on the host", size, bus.MaxHeader-sealRoom)
 		}
 		if err != nil {
 			return nil, &unfitError{t.Host, err}

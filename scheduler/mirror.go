@@ -87,6 +87,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		return
 	}
 	s.audit.wrote(kind, name, m.Sequence)
+	m = s.attest(m, s.loaded)
 	switch kind {
 	case subjects.KindDesired:
 		err = s.applyDesired(ctx, name, m)
@@ -111,6 +112,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 			s.log.Log(ctx, s.news(), "abort", "rollout", id, "sequence", a.Sequence, "actor", a.Actor, "why", a.Why)
 		}
 	case subjects.KindStop:
+		s.revisions[m.Subject] = m.Sequence
 		a := subjects.DecodeAbort(m.Header, m.Data, m.Sequence)
 		s.snap.PutStop(abort(a, m))
 		if a.Released {

@@ -73,7 +73,7 @@ func lastGood[T any](ctx context.Context, s *scheduler, subject string, decode f
 		return nil, err
 	}
 	for _, m := range slices.Backward(history) {
-		if v, err := decode(m); err == nil {
+		if v, err := decode(s.attest(m, false)); err == nil {
 			return v, nil
 		}
 	}

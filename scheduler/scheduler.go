@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -38,6 +39,11 @@ type Options struct {
 	// TakeAtOnce takes the lease without waiting: for an embedded broker, whose
 	// store's lock proves that the last holder is dead.
 	TakeAtOnce bool
+	// Signer seals what the scheduler writes, and Keyring knows what it, or
+	// another scheduler of the fleet, has written: with identities both are
+	// given, without both are nil.
+	Signer  *access.Signer
+	Keyring *access.Keyring
 	// Ready, if set, is told when the scheduler begins to lead or ceases to.
 	Ready func(leading bool)
 	// Consume reads a stream into a channel, as [bus.Consume] promises, which
@@ -66,11 +72,13 @@ type scheduler struct {
 	leader   subjects.Leader // the newest record
 	leaderAt time.Time       // when its revision was seen to change, by our clock
 	leading  bool
-	renewed  time.Time // when we last committed
-	lost     string    // the step whose answer is awaited
-	found    bool      // it was seen in the lease
-	unread   error     // a history that couldn't be read
-	consumed uint64    // the bucket's sequence that the mirror has reached
+	renewed  time.Time         // when we last committed
+	epoch    time.Time         // the newest epoch that we have written
+	ours     map[string][]byte // what we have sealed last, by its seal
+	lost     string            // the step whose answer is awaited
+	found    bool              // it was seen in the lease
+	unread   error             // a history that couldn't be read
+	consumed uint64            // the bucket's sequence that the mirror has reached
 
 	revisions  map[string]uint64 // of the keys that the scheduler writes expecting their own last
 	damaged    map[rollout.ID]bool
@@ -143,6 +151,7 @@ func open(ctx context.Context, o Options) (*scheduler, error) {
 		snap:  rollout.NewSnapshot(2 * o.Renew),
 		alive: make(chan heartbeat, 1<<14), commands: make(chan command),
 		holder: random(), listening: time.Now(),
+		ours:      map[string][]byte{},
 		revisions: map[string]uint64{}, damaged: map[rollout.ID]bool{},
 		touched: map[rollout.Host]time.Time{}, heard: map[rollout.Host]time.Time{}, ended: map[rollout.Host]time.Time{},
 		problems: map[string]string{}, notices: map[string]notice{}, boots: map[rollout.Host]boots{},

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
@@ -31,6 +32,9 @@ type rig struct {
 	js     jetstream.JetStream
 	stop   func()
 	hosts  sync.WaitGroup
+	// With identities, what the scheduler seals with and believes.
+	signer  *access.Signer
+	keyring *access.Keyring
 }
 
 const testHeartbeat = 200 * time.Millisecond
@@ -72,7 +76,7 @@ func (r *rig) schedule() {
 	var once sync.Once
 	o := Options{
 		Conn: r.connect(), Name: "test", Version: "1.0.0", Heartbeat: testHeartbeat, Renew: 500 * time.Millisecond, Lease: time.Second, TakeAtOnce: true,
-		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)),
+		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Signer: r.signer, Keyring: r.keyring,
 		Ready: func(b bool) {
 			if b {
 				once.Do(func() { close(leads) })
@@ -421,6 +425,7 @@ func TestDecommission(t *testing.T) {
 // bare is a scheduler that has loaded, without its loop.
 func (r *rig) bare(o Options) *scheduler {
 	r.t.Helper()
+	o.Signer, o.Keyring = r.signer, r.keyring
 	o.Conn, o.Logger, o.Registerer = r.connect(), slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), prometheus.NewRegistry()
 	s, err := open(r.t.Context(), o.withDefaults())
 	if err != nil {

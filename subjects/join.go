@@ -2,6 +2,7 @@ package subjects
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -17,7 +18,7 @@ type JoinRequest struct {
 	Host  rollout.Host `json:"host"`
 	Role  rollout.Word `json:"role"`
 	Key   string       `json:"key"`   // the host's public key
-	Proof string       `json:"proof"` // that it holds the private one
+	Proof string       `json:"proof"` // that it holds the private one: access.SealJoin over the token's text
 }
 
 // JoinAnswer is what it gets.
@@ -44,5 +45,15 @@ func JoinUseSubject(token string, n int) string {
 
 // JoinHostSubject stores a host's last join. No token has such an id.
 func JoinHostSubject(h rollout.Host) string { return KindJoin.Subject(joinHost + string(h)) }
+
+// AuditJoinHost is where the audit log keeps it.
+func AuditJoinHost(h rollout.Host) string { return AuditSubject(KindJoin, joinHost+string(h)) }
+
+// JoinHost takes the host from the name of a host's join, as ParseKey gives it;
+// it says no for that of a token's use.
+func JoinHost(name string) (rollout.Host, bool) {
+	host, ok := strings.CutPrefix(name, joinHost)
+	return rollout.Host(host), ok
+}
 
 const joinHost = "_host."

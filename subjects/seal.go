@@ -1,7 +1,6 @@
 package subjects
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,9 @@ const (
 	// HeaderSeal is the signer's public key and the signature in base64,
 	// separated by a space.
 	HeaderSeal = "Tsunami-Seal"
+	// HeaderFollows is, on a sealed record, the revision of its key that it was
+	// written over: an old record that is written again doesn't follow.
+	HeaderFollows = "Tsunami-Follows"
 	// HeaderIdentity is, on a request, the caller's JWT.
 	HeaderIdentity = "Tsunami-Identity"
 	// HeaderNonce is, on a request, drawn anew for each: a request that comes
@@ -27,6 +29,18 @@ const (
 	SealRequest = "application/vnd.tsunami.request" // an operator's request
 )
 
+// Unmarked is the header without what marks a record as the scheduler's: what
+// is left of one that the scheduler didn't seal.
+func (h Header) Unmarked() Header {
+	out := Header{}
+	for name, values := range h {
+		if !strings.HasPrefix(name, sealedPrefix) {
+			out[name] = values
+		}
+	}
+	return out
+}
+
 // Sealed gives the bytes that a seal signs: the kind, the message's subject,
 // every header that Tsunami reads, and the body, so that none of them can be
 // changed, left out or added. What brokers add on the way isn't in it. The
@@ -34,13 +48,6 @@ const (
 // (github.com/secure-systems-lab/dsse, protocol.md) of a payload in which
 // every part is preceded by its length.
 func Sealed(kind, subject string, h Header, body []byte) []byte {
-	var p bytes.Buffer
-	part := func(s string) {
-		p.WriteString(strconv.Itoa(len(s)))
-		p.WriteByte(':')
-		p.WriteString(s)
-	}
-	part(subject)
 	var names []string
 	for name := range h {
 		if strings.HasPrefix(name, sealedPrefix) && name != HeaderSeal || name == headerOperation {
@@ -48,22 +55,29 @@ func Sealed(kind, subject string, h Header, body []byte) []byte {
 		}
 	}
 	slices.Sort(names)
-	part(strconv.Itoa(len(names)))
+	payload := make([]byte, 0, h.Size()+len(subject)+len(body)+16*len(names)+64)
+	number := func(n int) {
+		payload = append(strconv.AppendInt(payload, int64(n), 10), ':')
+	}
+	part := func(s string) {
+		number(len(s))
+		payload = append(payload, s...)
+	}
+	part(subject)
+	number(len(names))
 	for _, name := range names {
 		part(name)
-		part(strconv.Itoa(len(h[name])))
+		number(len(h[name]))
 		for _, v := range h[name] {
 			part(v)
 		}
 	}
-	part(string(body))
-	out := make([]byte, 0, p.Len()+len(kind)+32)
+	number(len(body))
+	payload = append(payload, body...)
+	out := make([]byte, 0, len(payload)+len(kind)+32)
 	out = append(out, "DSSEv1 "...)
-	out = strconv.AppendInt(out, int64(len(kind)), 10)
-	out = append(out, ' ')
-	out = append(out, kind...)
-	out = append(out, ' ')
-	out = strconv.AppendInt(out, int64(p.Len()), 10)
-	out = append(out, ' ')
-	return append(out, p.Bytes()...)
+	out = append(strconv.AppendInt(out, int64(len(kind)), 10), ' ')
+	out = append(append(out, kind...), ' ')
+	out = append(strconv.AppendInt(out, int64(len(payload)), 10), ' ')
+	return append(out, payload...)
 }

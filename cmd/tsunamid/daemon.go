@@ -342,8 +342,12 @@ func (d *daemon) startConsole(ctx context.Context) error {
 		Ready: func(ctx context.Context) error { return d.ready(ctx, js) },
 		TLS:   d.tls, Authority: d.authority(),
 	}
-	if o.Enrolment, err = d.enrolment(); err != nil {
-		return err
+	if d.trust != nil {
+		_, js, err := d.connect(access.PartJoiner)
+		if err != nil {
+			return err
+		}
+		o.Enrolment = &console.Enrolment{JetStream: js, Server: d.trust.server.Load}
 	}
 	d.goPart(ctx, partConsole, func(ctx context.Context) error { return console.Run(ctx, o) })
 	return nil
@@ -377,7 +381,6 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 		Name: hostname(), Version: version.Version, Heartbeat: d.config.heartbeat,
 		// The lock on the data directory proves that the last holder is dead.
 		TakeAtOnce: d.broker != nil,
-		Authority:  d.authority(),
 	}
 	if d.trust != nil {
 		server := d.trust.server.Load()
