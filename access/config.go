@@ -1,8 +1,6 @@
 package access
 
 import (
-	"bytes"
-	"os"
 	"strings"
 	"text/template"
 
@@ -12,8 +10,17 @@ import (
 // natsServer is what an external nats-server loads. Its paths are relative to
 // where it is started, so that the folder can be copied.
 var natsServer = template.Must(template.New("").Parse(`# A nats-server for Tsunami. Start it in this folder: nats-server -c nats-server.conf
-# Written by tsunamictl access; a change of identities writes it anew, so keep
+# Written by tsunamictl access, which writes it anew with every change: keep
 # settings of your own in a file that includes this one.
+
+listen: "0.0.0.0:4222"
+
+# Seeds and passwords never cross the wire, but what hosts are told does. Set
+# this to your certificate, and clients to tls://.
+# tls {
+#   cert_file: "./server.crt"
+#   key_file: "./server.key"
+# }
 
 # Identities: who is in the account, and what each may do, is in these JWTs.
 operator: {{.Operator}}
@@ -41,16 +48,11 @@ jetstream {
 
 // writeConfig writes nats-server.conf from the JWTs as they are.
 func (s *Store) writeConfig() error {
-	read := func(file string) string {
-		b, err := os.ReadFile(s.path(serverDir, file))
-		if err != nil {
-			return ""
-		}
-		return string(bytes.TrimSpace(b))
+	a, err := LoadServer(s.dir)
+	if err != nil {
+		return err
 	}
-	v := struct{ Operator, System, Account, SystemKey, AccountKey string }{
-		Operator: read(operatorFile), System: read(systemFile), Account: read(accountFile),
-	}
+	v := struct{ Operator, System, Account, SystemKey, AccountKey string }{Operator: a.Operator, System: a.System, Account: a.Account}
 	for token, to := range map[string]*string{v.System: &v.SystemKey, v.Account: &v.AccountKey} {
 		c, err := jwt.DecodeAccountClaims(token)
 		if err != nil {

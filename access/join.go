@@ -62,6 +62,12 @@ func (t *JoinToken) Admits(host rollout.Host, role rollout.Word, now time.Time) 
 	return nil
 }
 
+// joinScope marks the account's keys that issue hosts for join tokens.
+const joinScope = "hosts that join by a token"
+
+// Joining says whether joining by tokens is enabled.
+func (s *Store) Joining() bool { return s.joinKey() != "" }
+
 // joinKey is the public key that issues identities for join tokens, "" where
 // joining isn't enabled.
 func (s *Store) joinKey() string {
@@ -98,7 +104,7 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 	}
 	err = s.locked(func() error {
 		if _, err := os.Lstat(s.path(serverDir, joinFile)); errors.Is(err, fs.ErrNotExist) {
-			if err := s.enableJoin(); err != nil {
+			if err := s.change(s.newJoin); err != nil {
 				return err
 			}
 		}
@@ -118,24 +124,25 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 	return text, err
 }
 
-func (s *Store) enableJoin() error {
-	return s.change(func(c *jwt.AccountClaims) error {
-		pair, err := nkeys.CreateAccount()
-		if err != nil {
-			return err
-		}
-		defer pair.Wipe()
-		public, err := pair.PublicKey()
-		if err != nil {
-			return err
-		}
-		seed, err := pair.Seed()
-		if err != nil {
-			return err
-		}
-		c.SigningKeys.AddScopedSigner(scope(subjects.RoleAgent, public))
-		return writeFile(s.path(serverDir, joinFile), append(seed, '\n'), 0o600)
-	})
+// newJoin makes the key that issues hosts for join tokens.
+func (s *Store) newJoin(c *jwt.AccountClaims) error {
+	pair, err := nkeys.CreateAccount()
+	if err != nil {
+		return err
+	}
+	defer pair.Wipe()
+	public, err := pair.PublicKey()
+	if err != nil {
+		return err
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return err
+	}
+	template := scope(subjects.RoleAgent, public)
+	template.Description = joinScope
+	c.SigningKeys.AddScopedSigner(template)
+	return writeFile(s.path(serverDir, joinFile), append(seed, '\n'), 0o600)
 }
 
 // joinSigner is the key that issues hosts, as one that signs.

@@ -1,12 +1,13 @@
 package access
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
@@ -94,10 +95,12 @@ func (s *Store) FinishSeal() error {
 	})
 }
 
-// signers are the account's keys of a role.
-func signers(c *jwt.AccountClaims, role subjects.Role) (keys []string) {
+// signers are the account's keys that issue a role; those that issue hosts for
+// join tokens are apart.
+func signers(c *jwt.AccountClaims, role subjects.Role, joining bool) (keys []string) {
 	for key, scope := range c.SigningKeys {
-		if template, ok := scope.(*jwt.UserScope); ok && template.Role == string(role) {
+		template, ok := scope.(*jwt.UserScope)
+		if ok && template.Role == string(role) && joining == (template.Description == joinScope) {
 			keys = append(keys, key)
 		}
 	}
@@ -110,22 +113,24 @@ func signers(c *jwt.AccountClaims, role subjects.Role) (keys []string) {
 func (s *Store) RotateRole(role subjects.Role) error {
 	return s.locked(func() error {
 		return s.change(func(c *jwt.AccountClaims) error {
-			old, err := s.rolesKey(role)
+			key, err := s.rolesKey(role)
 			if err != nil {
 				return err
 			}
-			for _, key := range signers(c, role) {
-				if key != old && key != s.joinKey() {
+			// A key that the account doesn't know is of a run that was cut short:
+			// this one takes it up.
+			if _, known := c.SigningKeys[key]; known {
+				if len(signers(c, role, false)) > 1 {
 					return ErrBegun
 				}
+				// The account is written after this, and Issue is kept out by the
+				// lock.
+				if key, err = s.newKey(string(role)+".nk", nkeys.CreateAccount); err != nil {
+					return err
+				}
 			}
-			// Known to servers before it issues: the account is written after
-			// this, and Issue is kept out by the lock.
-			public, err := s.newKey(string(role)+".nk", nkeys.CreateAccount)
-			if err == nil {
-				c.SigningKeys.AddScopedSigner(scope(role, public))
-			}
-			return err
+			c.SigningKeys.AddScopedSigner(scope(role, key))
+			return nil
 		})
 	})
 }
@@ -147,24 +152,74 @@ func (s *Store) Outdated(role subjects.Role) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.List()
+	all, err := s.Of(time.Now(), func(e Entry) bool { return e.Role == role && !e.Bearer })
 	if err != nil {
 		return nil, err
 	}
 	newest := map[string]Entry{}
 	for _, e := range all {
-		if e.Role == role && e.Revoked.IsZero() && !e.Bearer {
-			newest[e.Name] = e
-		}
+		newest[e.Name] = e
 	}
 	var out []Entry
 	for _, e := range newest {
-		if e.Issuer != key && e.Issuer != s.joinKey() {
+		if e.Issuer != key {
 			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b Entry) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
+}
+
+// Renew issues identities anew, each with a key of its own and for as long as
+// the one before; that one stays good. A part's credentials are put where its
+// server reads them.
+func (s *Store) Renew(old ...Entry) (out []Issued, err error) {
+	now := time.Now()
+	wanted := make([]Wanted, len(old))
+	for i, e := range old {
+		wanted[i] = Wanted{Name: e.Name, Role: e.Role}
+		if !e.Expires.IsZero() {
+			wanted[i].Expires = now.Add(e.Expires.Sub(e.Issued))
+		}
+	}
+	return out, s.locked(func() error {
+		if out, err = s.issue(wanted); err != nil {
+			return err
+		}
+		for i := range out {
+			if IsPart(out[i].Entry) {
+				if err := s.keepPart(out[i]); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// IsPart says whether an identity is a part's of tsunamid, whose credentials
+// are in the folder server.
+func IsPart(e Entry) bool {
+	role, ok := parts[e.Name]
+	return ok && role == e.Role && !e.Bearer
+}
+
+// FinishName ends all identities of a name but the newest of each role, and
+// returns those that it ended. The error wraps ErrNotBegun where there is one
+// alone.
+func (s *Store) FinishName(name string) ([]Entry, error) {
+	ended, err := s.revoke(func() ([]Entry, error) {
+		all, err := s.Of(time.Now(), func(e Entry) bool { return e.Name == name && !e.Bearer })
+		newest := map[subjects.Role]string{}
+		for _, e := range all {
+			newest[e.Role] = e.Key
+		}
+		return slices.DeleteFunc(all, func(e Entry) bool { return newest[e.Role] == e.Key }), err
+	})
+	if errors.Is(err, ErrNobody) {
+		err = fmt.Errorf("%s: %w", name, ErrNotBegun)
+	}
+	return ended, err
 }
 
 // FinishRole ends a role's old signing keys, and every identity that they have
@@ -184,17 +239,50 @@ func (s *Store) FinishRole(role subjects.Role, force bool) error {
 			if err != nil {
 				return err
 			}
-			ended := false
-			for _, old := range signers(c, role) {
-				if old != key && old != s.joinKey() {
-					delete(c.SigningKeys, old)
-					ended = true
-				}
-			}
-			if !ended {
+			if _, known := c.SigningKeys[key]; !known {
 				return ErrNotBegun
 			}
-			return nil
+			return endOthers(c, key, signers(c, role, false))
+		})
+	})
+}
+
+// endOthers takes all keys but one out of the account.
+func endOthers(c *jwt.AccountClaims, kept string, keys []string) error {
+	if len(keys) < 2 {
+		return ErrNotBegun
+	}
+	for _, key := range keys {
+		if key != kept {
+			delete(c.SigningKeys, key)
+		}
+	}
+	return nil
+}
+
+// RotateJoin begins to replace the key that issues hosts for join tokens. Tokens
+// of the old one aren't taken any more; hosts that joined with them stay good
+// until FinishJoin.
+func (s *Store) RotateJoin() error {
+	return s.locked(func() error {
+		if !s.Joining() {
+			return ErrNotBegun
+		}
+		return s.change(func(c *jwt.AccountClaims) error {
+			if len(signers(c, subjects.RoleAgent, true)) > 1 {
+				return ErrBegun
+			}
+			return s.newJoin(c)
+		})
+	})
+}
+
+// FinishJoin ends the old key, and every host that joined by it and hasn't
+// joined or been enrolled anew: who that is, the audit log says.
+func (s *Store) FinishJoin() error {
+	return s.locked(func() error {
+		return s.change(func(c *jwt.AccountClaims) error {
+			return endOthers(c, s.joinKey(), signers(c, subjects.RoleAgent, true))
 		})
 	})
 }

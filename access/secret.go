@@ -24,9 +24,17 @@ func readSecret(file string) ([]byte, error) {
 	if err := private(info); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	b, err := readBounded(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return b, nil
+}
+
+func readBounded(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSecret+1))
 	if err == nil && len(b) > maxSecret {
-		err = fmt.Errorf("%s: more than %d bytes can't be a key", file, maxSecret)
+		err = fmt.Errorf("more than %d bytes can't be a key", maxSecret)
 	}
 	return b, err
 }

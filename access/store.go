@@ -88,8 +88,6 @@ func (s *Store) init() error {
 	if err := s.newSeal(s.path(serverDir, sealFile)); err != nil {
 		return err
 	}
-	// The operator's key is last: it says that the directory is complete enough
-	// to be used.
 	pair, err := nkeys.CreateOperator()
 	if err != nil {
 		return err
@@ -115,26 +113,21 @@ func (s *Store) init() error {
 	if err := s.writeConfig(); err != nil {
 		return err
 	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return err
-	}
-	if err := writeFile(s.path(keysDir, operatorKey), append(seed, '\n'), 0o600); err != nil {
-		return err
-	}
-	for part, role := range map[string]subjects.Role{
-		PartScheduler: subjects.RoleScheduler, PartSloguard: subjects.RoleSloguard, PartSetup: subjects.RoleSetup,
-		PartConsole: subjects.RoleViewer, PartJoiner: subjects.RoleJoiner,
-	} {
+	for part, role := range parts {
 		issued, err := s.issue([]Wanted{{Name: part, Role: role}})
 		if err != nil {
 			return err
 		}
-		if err := writeFile(s.path(serverDir, part+".creds"), issued[0].Credentials, 0o600); err != nil {
+		if err := s.keepPart(issued[0]); err != nil {
 			return err
 		}
 	}
-	return nil
+	// The operator's key is last: it says that the directory is complete.
+	seed, err := pair.Seed()
+	if err != nil {
+		return err
+	}
+	return writeFile(s.path(keysDir, operatorKey), append(seed, '\n'), 0o600)
 }
 
 // Open opens an access directory.
@@ -203,8 +196,13 @@ func (s *Store) account() (*jwt.AccountClaims, error) {
 	return claims, nil
 }
 
+// ErrClock says that this machine's clock is behind what was signed before:
+// servers would ignore a change that looks older.
+var ErrClock = errors.New("this machine's clock is behind the last change's")
+
 // change changes the account. Servers take a newer one only, by whole seconds,
-// so a second change waits for the next.
+// so a second change waits for the next. What roles may do becomes what it is in
+// this version of Tsunami.
 func (s *Store) change(f func(*jwt.AccountClaims) error) error {
 	claims, err := s.account()
 	if err != nil {
@@ -213,7 +211,17 @@ func (s *Store) change(f func(*jwt.AccountClaims) error) error {
 	if err := f(claims); err != nil {
 		return err
 	}
-	if wait := time.Until(time.Unix(claims.IssuedAt+1, 0)); wait > 0 && wait <= time.Second {
+	for key, old := range claims.SigningKeys {
+		if template, ok := old.(*jwt.UserScope); ok {
+			renewed := scope(subjects.Role(template.Role), key)
+			renewed.Description = template.Description
+			claims.SigningKeys[key] = renewed
+		}
+	}
+	switch wait := time.Until(time.Unix(claims.IssuedAt+1, 0)); {
+	case wait > 2*time.Second:
+		return fmt.Errorf("%w, by %s: set it right", ErrClock, wait.Round(time.Second))
+	case wait > 0:
 		time.Sleep(wait)
 	}
 	pair, err := s.key(keysDir, operatorKey)
@@ -249,8 +257,20 @@ type Issued struct {
 	Credentials []byte // a credentials file; nil for a key that was given, and for a token
 }
 
-// reserved are names that the audit log gives to parts.
-var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, PartSetup, PartJoiner, "guard", "tsunami"}
+// parts are the identities that Init issues.
+var parts = map[string]subjects.Role{
+	PartScheduler: subjects.RoleScheduler, PartSloguard: subjects.RoleSloguard, PartSetup: subjects.RoleSetup,
+	PartConsole: subjects.RoleViewer, PartJoiner: subjects.RoleJoiner,
+}
+
+// keepPart puts a part's credentials where its server reads them.
+func (s *Store) keepPart(i Issued) error {
+	return writeFile(s.path(serverDir, i.Name+".creds"), i.Credentials, 0o600)
+}
+
+// reserved are names that the audit log gives to parts, and words that rotation
+// takes; names of roles are taken too.
+var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, "guard", "tsunami", "seal", "join"}
 
 // checkName refuses what the broker would read as a pattern, and names that are
 // taken: a host's is a host name, a person's an id.
@@ -260,16 +280,13 @@ func checkName(w Wanted) error {
 		_, err := rollout.ParseHost(w.Name)
 		return err
 	case subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin:
-		if w.Name == PartConsole {
-			return nil // issued by Init
-		}
-		if slices.Contains(reserved, w.Name) {
+		if slices.Contains(reserved, w.Name) || slices.Contains(subjects.Roles, subjects.Role(w.Name)) {
 			return fmt.Errorf("operator %q: the name is one of Tsunami's own", w.Name)
 		}
 		_, err := rollout.ParseID("operator", w.Name)
 		return err
 	}
-	return nil // a part of our own
+	return fmt.Errorf("role %q is of Tsunami's own parts: 'tsunamictl access init' has issued it", w.Role)
 }
 
 // Issue issues identities, all or none. The error wraps a *rollout.Error where
@@ -404,35 +421,108 @@ func (s *Store) List() ([]Entry, error) {
 	return all, lines.Err()
 }
 
+// Standing is whether an identity is let in.
+type Standing string
+
+// The standings of identities.
+const (
+	Good    Standing = "good"
+	Expired Standing = "expired"
+	Revoked Standing = "revoked"
+	Ended   Standing = "ended" // with the key that issued it
+)
+
+// Standings says of each entry how it stands now.
+func (s *Store) Standings(all []Entry, now time.Time) ([]Standing, error) {
+	claims, err := s.account()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Standing, len(all))
+	for i, e := range all {
+		_, known := claims.SigningKeys[e.Issuer]
+		switch {
+		case !e.Revoked.IsZero():
+			out[i] = Revoked
+		case !known:
+			out[i] = Ended
+		case !e.Expires.IsZero() && !now.Before(e.Expires):
+			out[i] = Expired
+		default:
+			out[i] = Good
+		}
+	}
+	return out, nil
+}
+
+// Of gives the identities that are good now, in the order of issue, for which
+// the condition holds.
+func (s *Store) Of(now time.Time, holds func(Entry) bool) (out []Entry, err error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	standings, err := s.Standings(all, now)
+	for i := range standings {
+		if standings[i] == Good && holds(all[i]) {
+			out = append(out, all[i])
+		}
+	}
+	return out, err
+}
+
 // ErrNobody says that no identity has the name.
 var ErrNobody = errors.New("no such identity")
 
 // Revoke ends every identity of a name, of one role or of any (""), and returns
-// them. Servers that take the changed account disconnect them at once.
-func (s *Store) Revoke(name string, role subjects.Role) (revoked []Entry, err error) {
-	return revoked, s.locked(func() error {
-		all, err := s.List()
-		if err != nil {
+// them. Servers that take the changed account disconnect them at once. The error
+// wraps ErrNobody where none is good.
+func (s *Store) Revoke(name string, role subjects.Role) ([]Entry, error) {
+	return s.revoke(func() ([]Entry, error) {
+		return s.Of(time.Now(), func(e Entry) bool { return e.Name == name && (role == "" || e.Role == role) })
+	})
+}
+
+// RevokeKey ends the identity of a public key, whoever issued it: a host that
+// joined by a token isn't on the list.
+func (s *Store) RevokeKey(key string) ([]Entry, error) {
+	if !nkeys.IsValidPublicUserKey(key) {
+		return nil, fmt.Errorf("%q isn't the public key of an identity", key)
+	}
+	return s.revoke(func() ([]Entry, error) {
+		all, err := s.Of(time.Now(), func(e Entry) bool { return e.Key == key })
+		if len(all) == 0 {
+			all = []Entry{{Name: "?", Role: subjects.RoleAgent, Key: key, Issuer: s.joinKey()}}
+		}
+		return all, err
+	})
+}
+
+// revoke ends the identities that are found while nobody else changes anything.
+func (s *Store) revoke(find func() ([]Entry, error)) (ended []Entry, err error) {
+	return ended, s.locked(func() error {
+		if ended, err = find(); err != nil {
 			return err
 		}
-		for _, e := range all {
-			if e.Name == name && (role == "" || e.Role == role) && e.Revoked.IsZero() {
-				revoked = append(revoked, e)
-			}
+		if len(ended) == 0 {
+			return fmt.Errorf("%w that is good now: 'tsunamictl access list' lists them", ErrNobody)
 		}
-		if len(revoked) == 0 {
-			return fmt.Errorf("%s: %w, or it is revoked already: 'tsunamictl access list' lists them", name, ErrNobody)
-		}
-		now := time.Now()
+		now := time.Now().UTC().Truncate(time.Second)
 		if err := s.change(func(c *jwt.AccountClaims) error {
-			for i := range revoked {
-				c.RevokeAt(revoked[i].Key, now)
-				revoked[i].Revoked = now.UTC().Truncate(time.Second)
+			for i := range ended {
+				c.RevokeAt(ended[i].Key, now)
+				ended[i].Revoked = now
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
-		return s.note(revoked...)
+		return s.note(ended...)
 	})
+}
+
+// Refresh signs the account anew: what roles may do becomes what it is in this
+// version of Tsunami.
+func (s *Store) Refresh() error {
+	return s.locked(func() error { return s.change(func(*jwt.AccountClaims) error { return nil }) })
 }

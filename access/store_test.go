@@ -120,7 +120,7 @@ func TestNames(t *testing.T) {
 		{Name: ">", Role: subjects.RoleAgent}, {Name: "*", Role: subjects.RoleAgent}, {Name: "a.*", Role: subjects.RoleAgent},
 		{Name: "", Role: subjects.RoleAgent}, {Name: "a b", Role: subjects.RoleAgent}, {Name: "A", Role: subjects.RoleAgent},
 		{Name: ">", Role: subjects.RoleViewer}, {Name: "ada.bob", Role: subjects.RoleOperator}, {Name: "*", Role: subjects.RoleAdmin},
-		{Name: "scheduler", Role: subjects.RoleOperator}, {Name: "sloguard", Role: subjects.RoleAdmin}, {Name: "", Role: subjects.RoleApprover},
+		{Name: "console", Role: subjects.RoleAdmin}, {Name: "web", Role: subjects.RoleScheduler}, {Name: "scheduler", Role: subjects.RoleOperator}, {Name: "sloguard", Role: subjects.RoleAdmin}, {Name: "", Role: subjects.RoleApprover},
 	} {
 		if out, err := s.Issue(Wanted{Name: "ok", Role: subjects.RoleAgent}, w); err == nil {
 			t.Errorf("%+v is issued: %+v", w, out)

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // Bounds of the server. A request is two short reads from the broker at most,
@@ -33,6 +36,14 @@ const (
 type Options struct {
 	// Listener is where it serves; see Listen. Run closes it.
 	Listener net.Listener
+	// TLS is what it serves with; nil: plain HTTP. Client certificates name
+	// whoever shows one where it asks for them and verifies them.
+	TLS *tls.Config
+	// Authority says who is known; nil: there are no identities, and everybody
+	// sees everything.
+	Authority func() *access.Authority
+	// Enrolment lets hosts join by token; nil: they can't. It needs Authority.
+	Enrolment *Enrolment
 	// Conn is the connection to the broker. It need not be up yet.
 	Conn *nats.Conn
 	// Gatherer is what /metrics shows.
@@ -46,15 +57,15 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Listen opens a TCP listener on a host:port for Run. It returns an error for
-// an address beyond loopback: without identities, whoever reaches the port
-// could read every host's desired state.
-func Listen(addr string) (net.Listener, error) {
+// Listen opens a TCP listener on a host:port for Run. Where it isn't guarded by
+// identities and TLS it returns an error for an address beyond loopback: whoever
+// reaches the port could read every host's desired state, or somebody's token.
+func Listen(addr string, guarded bool) (net.Listener, error) {
 	a, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("http address %q: %w: want host:port, such as 127.0.0.1:8422", addr, err)
 	}
-	if err := loopbackOnly(a); err != nil {
+	if err := loopbackOnly(a); err != nil && !guarded {
 		return nil, err
 	}
 	l, err := net.ListenTCP("tcp", a)
@@ -66,16 +77,16 @@ func Listen(addr string) (net.Listener, error) {
 
 func loopbackOnly(a net.Addr) error {
 	if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
-		return fmt.Errorf("http address %s isn't on loopback: without identities it may only be 127.0.0.1, ::1 or localhost; put a proxy that knows its clients in front of it", a)
+		return fmt.Errorf("http address %s isn't on loopback: without identities and TLS it may only be 127.0.0.1, ::1 or localhost", a)
 	}
 	return nil
 }
 
 // Run serves until ctx ends, then lets requests under way finish for a few
-// seconds. It returns an error if the listener is beyond loopback or breaks,
-// and nil when ctx ended.
+// seconds. It returns an error if the listener is beyond loopback, without
+// identities and TLS, or breaks, and nil when ctx ended.
 func Run(ctx context.Context, o Options) error {
-	if err := loopbackOnly(o.Listener.Addr()); err != nil {
+	if err := loopbackOnly(o.Listener.Addr()); err != nil && (o.TLS == nil || o.Authority == nil) {
 		return errors.Join(err, o.Listener.Close())
 	}
 	handler, err := newHandler(o)
@@ -84,6 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	server := &http.Server{
 		Handler:           handler,
+		TLSConfig:         o.TLS.Clone(), // it is written to, and the caller's may be the broker's too
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -92,7 +104,13 @@ func Run(ctx context.Context, o Options) error {
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), // broken clients
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(o.Listener) }()
+	go func() {
+		if o.TLS != nil {
+			served <- server.ServeTLS(o.Listener, "", "") // the files are the configuration's affair
+		} else {
+			served <- server.Serve(o.Listener)
+		}
+	}()
 
 	select {
 	case err := <-served:
@@ -116,13 +134,17 @@ func newHandler(o Options) (http.Handler, error) {
 		return nil, fmt.Errorf("console: jetstream: %w", err)
 	}
 	d := &desired{conn: o.Conn, js: js, logger: o.Logger, served: map[rollout.Host]uint64{}}
+	g := &gate{o.Authority}
 	m := newRequestMetrics(o.Registerer)
 	mux := http.NewServeMux()
-	mux.Handle("/v1/hosts/{host}/desired", m.instrument("desired", reading(d)))
-	mux.Handle("/metrics", m.instrument("metrics", reading(metricsHandler(o.Gatherer))))
+	mux.Handle("/v1/hosts/{host}/desired", m.instrument("desired", reading(g.own(d))))
+	mux.Handle("/metrics", m.instrument("metrics", reading(g.viewers(metricsHandler(o.Gatherer)))))
 	mux.Handle("/healthz", m.instrument("healthz", reading(http.HandlerFunc(healthz))))
-	mux.Handle("/readyz", m.instrument("readyz", reading(readyz(o.Ready))))
+	mux.Handle("/readyz", m.instrument("readyz", reading(g.readyz(o.Ready))))
 	mux.Handle("/", m.instrument("other", http.HandlerFunc(elsewhere)))
+	if o.Enrolment != nil {
+		mux.Handle(subjects.JoinPath, m.instrument("join", newJoining(o)))
+	}
 	return secured(http.MaxBytesHandler(mux, maxBodyBytes)), nil
 }
 
@@ -135,6 +157,9 @@ func secured(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
+		if r.TLS != nil {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -155,13 +180,19 @@ func reading(next http.Handler) http.Handler {
 
 func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "alive") }
 
-func readyz(ready func(context.Context) error) http.Handler {
+// readyz tells everybody whether, and viewers why not.
+func (g *gate) readyz(ready func(context.Context) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := ready(r.Context()); err != nil {
+		err := ready(r.Context())
+		c, _ := g.who(r, time.Now()) // a stranger is nobody
+		switch {
+		case err == nil:
+			plain(w, http.StatusOK, "ready")
+		case c.all:
 			plain(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
-			return
+		default:
+			plain(w, http.StatusServiceUnavailable, "not ready")
 		}
-		plain(w, http.StatusOK, "ready")
 	})
 }
 

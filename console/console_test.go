@@ -40,7 +40,8 @@ type fixture struct {
 	ready error
 }
 
-func start(t *testing.T) *fixture {
+// start starts one; with changes the options.
+func start(t *testing.T, with ...func(*fixture, *Options)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, log: &logBuffer{}}
 	var err error
@@ -65,14 +66,23 @@ func start(t *testing.T) *fixture {
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector())
-	h, err := newHandler(Options{
+	o := Options{
 		Conn: f.conn, Gatherer: reg, Registerer: reg, Logger: slog.New(slog.NewTextHandler(f.log, nil)),
 		Ready: func(context.Context) error { f.mu.Lock(); defer f.mu.Unlock(); return f.ready },
-	})
+	}
+	for _, change := range with {
+		change(f, &o)
+	}
+	h, err := newHandler(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.http = httptest.NewServer(h)
+	f.http = httptest.NewUnstartedServer(h)
+	if f.http.TLS = o.TLS; o.TLS != nil {
+		f.http.StartTLS()
+	} else {
+		f.http.Start()
+	}
 	t.Cleanup(f.http.Close)
 	return f
 }
@@ -362,7 +372,7 @@ func TestMetrics(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:8422"} {
-		if l, err := Listen(addr); err == nil {
+		if l, err := Listen(addr, false); err == nil {
 			_ = l.Close()
 			t.Errorf("%s was opened", addr)
 		} else if !strings.Contains(err.Error(), "loopback") {
@@ -370,17 +380,17 @@ func TestListen(t *testing.T) {
 		}
 	}
 	for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:http-alt-alt", "127.0.0.1:99999"} {
-		if l, err := Listen(addr); err == nil {
+		if l, err := Listen(addr, false); err == nil {
 			_ = l.Close()
 			t.Errorf("%q was opened", addr)
 		}
 	}
-	l, err := Listen("localhost:0")
+	l, err := Listen("localhost:0", false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	if _, err := Listen(l.Addr().String()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+	if _, err := Listen(l.Addr().String(), false); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("a port in use: %v", err)
 	}
 }
@@ -391,7 +401,7 @@ func TestRun(t *testing.T) {
 	options := func(l net.Listener) Options {
 		return Options{Listener: l, Conn: f.conn, Gatherer: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil }, Logger: slog.New(slog.DiscardHandler)}
 	}
-	l, err := Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -434,7 +444,7 @@ func TestRun(t *testing.T) {
 	if err := Run(t.Context(), options(wide)); err == nil || !strings.Contains(err.Error(), "loopback") {
 		t.Errorf("beyond loopback: %v", err)
 	}
-	closed, err := Listen("127.0.0.1:0")
+	closed, err := Listen("127.0.0.1:0", false)
 	if err != nil {
 		t.Fatal(err)
 	}

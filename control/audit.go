@@ -43,6 +43,9 @@ func (f AuditFilter) patterns() []string {
 			if k == subjects.KindDesired || k == subjects.KindPin {
 				out = append(out, subjects.AuditSubject(k, string(f.Host)))
 			}
+			if k == subjects.KindJoin {
+				out = append(out, subjects.AuditJoinHost(f.Host))
+			}
 		case f.Rollout != "" && (k == subjects.KindRollout || k == subjects.KindAbort):
 			out = append(out, subjects.AuditSubject(k, string(f.Rollout)))
 		case f.Rollout != "" && k != subjects.KindDesired:
@@ -158,6 +161,8 @@ func auditRecords(m bus.Msg) []AuditRecord {
 		rolloutRecord(&r, m)
 	case subjects.KindVariable:
 		variableRecord(&r, m)
+	case subjects.KindJoin:
+		joinRecord(&r, m)
 	default:
 		if host, err := rollout.ParseHost(r.Name); err == nil && kind == subjects.KindPin {
 			r.Host, r.Name = host, ""

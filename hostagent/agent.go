@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -29,6 +30,9 @@ type Options struct {
 	// callbacks are called beside the agent's own.
 	Connect bus.ConnectOptions
 	Config  Config
+	// Keyring holds the keys that seal desired state, for an agent whose
+	// Config.Trust names no file; nil: nothing is verified.
+	Keyring *access.Keyring
 	Version string // of the agent, for the report
 	// ObserveOnly makes an agent that reports and changes nothing, as if there
 	// were always a hold file.
@@ -40,7 +44,7 @@ type Options struct {
 	Exec func(ctx context.Context, c Command) Result
 
 	// The periods, all jittered by a tenth. 0 takes the default. The hold file
-	// is looked for four times a heartbeat.
+	// and those of the identity are looked at four times a heartbeat.
 	Heartbeat time.Duration // default 10s
 	Reread    time.Duration // of the desired state; default 5m
 	Observe   time.Duration // of all variables; default 5m
@@ -59,6 +63,9 @@ func (o Options) withDefaults() Options {
 	if o.Connect.URL == "" && o.Connect.InProcess == nil {
 		o.Connect.URL = o.Config.Server
 	}
+	o.Connect.Creds = orElse(o.Config.Creds, o.Connect.Creds)
+	o.Connect.CA = orElse(o.Config.CA, o.Connect.CA)
+	o.Connect.Cert, o.Connect.Key = orElse(o.Config.Cert, o.Connect.Cert), orElse(o.Config.Key, o.Connect.Key)
 	o.Connect.Name = orElse(o.Connect.Name, "tsunami-agent "+string(o.Config.Host))
 	o.Connect.RetryOnFailedConnect = true
 	if o.Logger == nil {
@@ -114,6 +121,8 @@ type agent struct {
 	started  bool  // everything was observed once
 	stopping bool
 
+	trust
+	watching
 	intake
 	disk
 	holding
@@ -128,14 +137,18 @@ type agent struct {
 // Run runs the agent of one host until ctx ends, and then stops cleanly: a
 // running enactor gets Options.Grace, the last report is sent if the broker is
 // there. It returns nil then. It returns an error, at once, for a Config that
-// isn't valid, for a state directory that can't be made or that another agent
-// uses, and for a connection that can't even be tried. A broker that is away
+// isn't valid, for credentials or keys that can't be used (it wraps ErrIdentity), for a
+// state directory that can't be made or that another agent uses, and for a
+// connection that can't even be tried. A broker that is away
 // isn't an error, nor is a damaged state file: see the package's comment.
 func Run(ctx context.Context, o Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return fmt.Errorf("the agent's configuration: %w", err)
 	}
 	a := newAgent(o.withDefaults())
+	if err := a.readIdentity(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(a.Config.State, 0o755); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
@@ -153,7 +166,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.connect(); err != nil {
 		return err
 	}
-	defer a.nc.Close()
+	defer func() { a.nc.Close() }() // which may be another by then
 	a.Logger.Info("the agent has started", "host", a.host, "role", a.Config.Role, "generation", a.state.Generation, "boot", a.boot)
 	a.loop(ctx)
 	a.Logger.Info("the agent has stopped", "host", a.host, "generation", a.state.Generation)
@@ -173,6 +186,7 @@ func newAgent(o Options) *agent {
 		checked: make(chan checkRun, len(o.Config.Checks)),
 		sent:    make(chan sending, 2),
 	}
+	a.keyring = o.Keyring
 	a.variables = make(map[rollout.Name]*variable)
 	now := time.Now()
 	for _, id := range slices.Sorted(maps.Keys(o.Config.Checks)) {
@@ -196,6 +210,7 @@ func (a *agent) load() {
 		a.Logger.Error("the state file can't be used", "host", a.host, "err", err)
 		a.event(subjects.HealthEvent{Kind: subjects.HealthRefused, Status: string(rollout.EnactFail), Output: printable(err.Error(), maxOutput)})
 	}
+	a.epoch = a.state.Epoch
 	for name := range a.Config.Enact {
 		a.variable(name)
 	}
@@ -214,6 +229,9 @@ func (a *agent) load() {
 
 func (a *agent) connect() error {
 	o := a.Connect
+	if a.creds != nil {
+		o.Inbox = a.creds.Inbox(false)
+	}
 	signal := func(also func()) func() {
 		return func() {
 			select {
@@ -230,11 +248,12 @@ func (a *agent) connect() error {
 	if err != nil {
 		return err
 	}
-	if a.js, err = jetstream.New(nc); err != nil {
+	js, err := jetstream.New(nc)
+	if err != nil {
 		nc.Close()
 		return fmt.Errorf("preparing JetStream: %w", err)
 	}
-	a.nc = nc
+	a.nc, a.js = nc, js
 	if !nc.IsConnected() {
 		a.Logger.Warn("the broker can't be reached; trying on", "host", a.host, "server", o.URL)
 	}
@@ -292,6 +311,7 @@ func (a *agent) loop(ctx context.Context) {
 // act does what is due.
 func (a *agent) act(now time.Time) {
 	if !now.Before(a.holdAt) {
+		a.lookAtIdentity(now)
 		a.mayChange(now)
 	}
 	a.retryDisk(now)

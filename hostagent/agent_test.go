@@ -54,7 +54,15 @@ func newRig(t *testing.T) *rig {
 	if err := bus.Setup(t.Context(), js, 1); err != nil {
 		t.Fatal(err)
 	}
+	return newRigOn(t, b, js)
+}
+
+// newRigOn is a rig on a broker with its streams, and the test's own connection.
+func newRigOn(t *testing.T, b *broker.Broker, js jetstream.JetStream) *rig {
+	t.Helper()
+	nc := js.Conn()
 	r := &rig{t: t, broker: b, nc: nc, js: js, m: newMachine(), log: new(lockedBuffer)}
+	var err error
 	if r.beats, err = nc.SubscribeSync(subjects.Alive("h1")); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
 
+// NoTrust as Config.Trust says, on purpose, that desired state isn't verified.
+const NoTrust = "none"
+
 // Config is what an agent is told about its own host: the file that --config
 // names. Every key is optional in the file; a flag of the program wins over
 // it. Host and Role must be there by the time the agent starts.
@@ -23,6 +26,18 @@ type Config struct {
 	Role   rollout.Word                  `json:"role,omitempty"`
 	Labels map[rollout.Word]rollout.Word `json:"labels,omitempty"`
 	State  string                        `json:"state,omitempty"` // the state directory; default /var/lib/tsunami
+	// Creds is the host's credentials file. The agent looks at it, and at the
+	// four that follow, while it runs, and takes what has changed.
+	Creds string `json:"creds,omitempty"`
+	// Trust is the file of the keys that seal desired state. The host takes what
+	// one of them has sealed and nothing else. [NoTrust] takes what the broker
+	// says. With Creds it must be there.
+	Trust string `json:"trust,omitempty"`
+	// CA is the file of the authorities whose certificates the broker may show;
+	// Cert and Key are the files that the host shows where the broker asks.
+	CA   string `json:"ca,omitempty"`
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
 	// Facts is a file that gets the desired state as flat JSON, beside
 	// desired.json in the state directory: where Facter reads it, say.
 	Facts string `json:"facts,omitempty"`
@@ -134,6 +149,12 @@ func (c Config) Validate() error {
 	}
 	if c.Role == "" {
 		faults = append(faults, &rollout.FieldError{Field: "role", Problem: "is missing: what the host is for, by --role or in the file"})
+	}
+	if c.Creds != "" && c.Trust == "" {
+		faults = append(faults, &rollout.FieldError{Field: "trust", Problem: "is missing: with credentials it is the file of the keys that seal desired state, trust.txt, by --trust or in the file; " + NoTrust + " takes whatever the broker says"})
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		faults = append(faults, &rollout.FieldError{Field: "cert", Problem: "cert and key go together: want both, or none"})
 	}
 	for _, f := range c.faults() {
 		faults = append(faults, f)

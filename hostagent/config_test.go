@@ -18,6 +18,11 @@ host: web1.lon2.example.net
 role: accesspoint
 labels: {zone: lon2-a, rack: 012}
 state: /var/lib/tsunami
+creds: /etc/tsunami/agent.creds
+trust: /etc/tsunami/trust.txt
+ca: /etc/tsunami/ca.pem
+cert: /etc/tsunami/agent.pem
+key: /etc/tsunami/agent.key
 facts: /etc/facter/facts.d/tsunami.json
 env: /run/tsunami/desired.env
 hold: /run/tsunami/hold
@@ -48,7 +53,9 @@ func TestParseConfig(t *testing.T) {
 		Server: "nats://broker.example.net:4222",
 		Host:   "web1.lon2.example.net", Role: "accesspoint",
 		Labels: map[rollout.Word]rollout.Word{"zone": "lon2-a", "rack": "012"},
-		State:  "/var/lib/tsunami", Facts: "/etc/facter/facts.d/tsunami.json", Env: "/run/tsunami/desired.env", Hold: "/run/tsunami/hold",
+		Creds:  "/etc/tsunami/agent.creds", Trust: "/etc/tsunami/trust.txt",
+		CA: "/etc/tsunami/ca.pem", Cert: "/etc/tsunami/agent.pem", Key: "/etc/tsunami/agent.key",
+		State: "/var/lib/tsunami", Facts: "/etc/facter/facts.d/tsunami.json", Env: "/run/tsunami/desired.env", Hold: "/run/tsunami/hold",
 		Enact: map[rollout.Name]Enactor{
 			"docker_version": {
 				Exec:    []string{"/usr/libexec/tsunami/enact-deb", "docker-ce"},
@@ -130,7 +137,7 @@ func TestConfigFaults(t *testing.T) {
 		name, in string
 		want     []string // parts of the message
 	}{
-		{"unknown key", "role: a\nrolle: b\n", []string{"agent.yaml:2: ", "rolle: isn't a key here: known are server, host, role, labels, state, facts, env, hold, enact, checks"}},
+		{"unknown key", "role: a\nrolle: b\n", []string{"agent.yaml:2: ", "rolle: isn't a key here: known are server, host, role, labels, state, creds, trust, ca, cert, key, facts, env, hold, enact, checks"}},
 		{"unknown key of an enactor", "enact:\n  v:\n    exec: [a]\n    drfit: enact\n", []string{"agent.yaml:4: enact.v.drfit: isn't a key here: known are exec, observe, timeout, retry, drift"}},
 		{"drift", "enact:\n  v:\n    exec: [a]\n    observe: [b]\n    drift: repair\n", []string{`agent.yaml:5: enact.v.drift: "repair" isn't known: want report or enact`}},
 		{"drift that nobody sees", "enact:\n  v:\n    exec: [a]\n    drift: enact\n", []string{"agent.yaml:4: enact.v.drift: enact needs both exec and observe"}},

@@ -120,6 +120,11 @@ func (r *configReader) config(n ast.Node, c *Config) {
 			})
 		}},
 		{"state", text(&c.State)},
+		{"creds", text(&c.Creds)},
+		{"trust", text(&c.Trust)},
+		{"ca", text(&c.CA)},
+		{"cert", text(&c.Cert)},
+		{"key", text(&c.Key)},
 		{"facts", text(&c.Facts)},
 		{"env", text(&c.Env)},
 		{"hold", text(&c.Hold)},

@@ -27,7 +27,7 @@ type intake struct {
 	refused      uint64 // what was refused last
 
 	// pending is the newest document that isn't taken yet, because the disk
-	// refused it or the host is held.
+	// refused it, the host is held, or no epoch is fresh.
 	pending    *subjects.Change
 	pendingErr error
 	// offered is the newest document that an agent with a damaged state file
@@ -39,8 +39,9 @@ const maxStaleReads = 6
 
 // reading is the outcome of a read.
 type reading struct {
-	msg *bus.Msg // nil: there is none
-	err error
+	msg   *bus.Msg // nil: there is none
+	epoch *bus.Msg // likewise; read only where records are sealed
+	err   error
 }
 
 // startRead subscribes, once, and reads the record itself when that is due.
@@ -63,17 +64,25 @@ func (a *agent) startRead(now time.Time) {
 		return // connecting starts a read
 	}
 	a.underway = true
+	nc, verified := a.nc, a.keyring != nil
 	a.begin(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, readBound)
 		defer cancel()
+		get := func(subject string) (*bus.Msg, error) {
+			m, err := bus.DirectGet(ctx, nc, subject)
+			if errors.Is(err, bus.ErrNotFound) {
+				return nil, nil
+			}
+			return m, err
+		}
 		// The flush makes sure that the broker knows the subscription, so that
 		// no change falls between the read and the first echo.
 		var r reading
-		if r.err = a.nc.FlushWithContext(ctx); r.err == nil {
-			r.msg, r.err = bus.DirectGet(ctx, a.nc, subjects.DirectGetDesired(a.host))
+		if r.err = nc.FlushWithContext(ctx); r.err == nil {
+			r.msg, r.err = get(subjects.DirectGetDesired(a.host))
 		}
-		if errors.Is(r.err, bus.ErrNotFound) {
-			r.err = nil
+		if r.err == nil && verified {
+			r.epoch, r.err = get(subjects.DirectGetEpoch)
 		}
 		a.reads <- r
 	})
@@ -99,10 +108,20 @@ func (a *agent) read(r reading) {
 		return
 	}
 	a.readFailures = 0
-	if r.msg == nil {
+	if a.keyring != nil {
+		a.learnEpoch(r.epoch, now)
+	}
+	a.weigh(r.msg, now)
+	a.retryUnproven(now)
+}
+
+// weigh offers what was read, and asks again where it is older than what the
+// agent knows.
+func (a *agent) weigh(m *bus.Msg, now time.Time) {
+	if m == nil {
 		return
 	}
-	generation := a.offer(r.msg.Subject, subjects.KindDesired.Subject(string(a.host)), r.msg.Header, r.msg.Data)
+	generation := a.offer(m.Subject, subjects.KindDesired.Subject(string(a.host)), m.Header, m.Data)
 	if generation == 0 || generation >= a.newest() {
 		a.staleReads = 0
 		return
@@ -119,6 +138,10 @@ func (a *agent) read(r reading) {
 		a.staleNoted = generation
 		a.Logger.Warn("the broker's desired state is older than what this host took; it is left alone",
 			"host", a.host, "generation", generation, "taken", a.state.Generation)
+		a.event(subjects.HealthEvent{
+			Kind: subjects.HealthRefused, Generation: generation, Status: string(rollout.EnactFail),
+			Output: fmt.Sprintf("the broker's generation %d is older than %d, of which this host knows: its store was rolled back; the host keeps what it has", generation, a.newest()),
+		})
 		a.changed(now)
 	}
 }
@@ -126,6 +149,7 @@ func (a *agent) read(r reading) {
 // heard takes an echo.
 func (a *agent) heard(m *nats.Msg) {
 	a.offer(m.Subject, subjects.KindDesired.Echo(string(a.host)), subjects.Header(m.Header), m.Data)
+	a.askEpoch(time.Now())
 }
 
 // newest is the highest generation that the agent took, or wants to.
@@ -143,11 +167,17 @@ func (a *agent) offer(subject, want string, h subjects.Header, body []byte) uint
 		a.refuse(subject, h, body, 0, fmt.Errorf("it came on subject %q, which isn't this host's", printable(subject, 256)))
 		return 0
 	}
+	// An echo and a read of the same record are one refusal.
+	subject = subjects.KindDesired.Subject(string(a.host))
 	if h.Deleted() || len(body) == 0 {
 		if !a.goneNoted {
 			a.goneNoted = true
 			a.Logger.Info("the desired state was deleted, or the host decommissioned; the host keeps what it has", "host", a.host, "generation", a.state.Generation)
 		}
+		return 0
+	}
+	if err := a.sealed(h, body); err != nil {
+		a.refuse(subject, h, body, 0, err)
 		return 0
 	}
 	c, err := subjects.DecodeChange(a.host, h, body)
@@ -202,7 +232,7 @@ func sameValues(a, b rollout.Document) bool {
 // refuse says, once for each record, that it isn't taken and why.
 func (a *agent) refuse(subject string, h subjects.Header, body []byte, generation uint64, why error) {
 	hash := fnv.New64a()
-	for _, s := range []string{subject, h.Get(subjects.HeaderGeneration), h.Get(subjects.HeaderTime), string(body)} {
+	for _, s := range []string{subject, h.Get(subjects.HeaderGeneration), h.Get(subjects.HeaderTime), h.Get(subjects.HeaderSeal), why.Error(), string(body)} {
 		fmt.Fprintf(hash, "%d:%s", len(s), s)
 	}
 	if sum := hash.Sum64(); sum != a.refused {
@@ -215,15 +245,22 @@ func (a *agent) refuse(subject string, h subjects.Header, body []byte, generatio
 }
 
 // take puts a higher generation on disk and starts to make it true. Where the
-// disk refuses, or the host is held, the document stays pending.
+// disk refuses, the host is held, or no epoch is fresh, the document stays
+// pending.
 func (a *agent) take(c *subjects.Change, now time.Time) {
+	a.unproven = nil
 	if !a.mayChange(now) {
 		a.Logger.Info("a new desired state is held back", "host", a.host, "generation", c.Desired.Generation, "rollout", c.Rollout, "why", a.held)
 		a.pending, a.pendingErr = c, nil
 		a.changed(now)
 		return
 	}
+	if err := a.unfresh(now); err != nil {
+		a.await(c, err, now)
+		return
+	}
 	n := a.state.with(c)
+	n.Epoch = a.epoch
 	if err := a.save(n); err != nil {
 		first := a.pendingErr == nil
 		a.pending, a.pendingErr = c, err

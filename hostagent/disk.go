@@ -33,7 +33,7 @@ func (a *agent) diskFailed(now time.Time) {
 }
 
 func (a *agent) diskBehind() bool {
-	return a.unsaved || a.held == "" && (a.pending != nil || a.outletErr != nil)
+	return a.unsaved || a.held == "" && (a.pending != nil && a.unproven == nil || a.outletErr != nil)
 }
 
 func (a *agent) diskDue() time.Time {
@@ -52,8 +52,9 @@ func (a *agent) retryDisk(now time.Time) {
 	if !a.diskRetry.ready(now) {
 		return
 	}
-	if a.pending != nil && a.held == "" {
+	if a.pending != nil && a.unproven == nil && a.held == "" {
 		a.take(a.pending, now)
+		a.askEpoch(now)
 		return
 	}
 	if a.unsaved {

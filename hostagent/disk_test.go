@@ -15,11 +15,11 @@ import (
 func obstruct(t *testing.T, path string) (clear func()) {
 	t.Helper()
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	if err := os.MkdirAll(temp, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(temp, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		if err := os.Remove(temp); err != nil {
+		if err := os.Rename(temp, filepath.Join(filepath.Dir(path), "cleared")); err != nil {
 			t.Fatal(err)
 		}
 	}

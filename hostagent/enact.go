@@ -546,6 +546,8 @@ func (a *agent) enactStatuses() map[rollout.Name]rollout.Enact {
 	case a.pending == nil:
 	case a.held != "":
 		mark(a.pending, rollout.Retrying, a.heldBack())
+	case a.unproven != nil:
+		mark(a.pending, rollout.Retrying, fmt.Sprintf("generation %d isn't taken without a fresh epoch: %v", a.pending.Desired.Generation, a.unproven))
 	default:
 		mark(a.pending, rollout.Retrying, fmt.Sprintf("generation %d isn't taken, since it can't be put on disk: %v", a.pending.Desired.Generation, a.pendingErr))
 	}

@@ -5,50 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
-// replacement is a file that is written and synced under a temporary name
-// beside the one that it will replace.
-type replacement struct{ path, temp string }
-
-// prepare writes the new contents. The temporary name is always the same, so
-// that a killed agent leaves at most one behind, which the next one reuses.
-func prepare(path string, data []byte, perm os.FileMode) (_ *replacement, err error) {
-	dir, base := filepath.Split(path)
-	r := &replacement{path: path, temp: filepath.Join(dir, "."+base+".tmp")}
-	f, err := os.OpenFile(r.temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
+// replaceFile puts new contents in a file's place: a reader sees the old or
+// the new, never a part, after a power failure too. Everything happens within
+// the file's directory, whatever others have put there: a link is replaced and
+// never followed. The temporary name is always the same, so that a killed agent
+// leaves at most one behind.
+func replaceFile(path string, data []byte, perm os.FileMode) error {
+	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.discard())
-		}
-	}()
-	_, err = f.Write(data)
+	defer root.Close() // what had to be synced is
+	base := filepath.Base(path)
+	temp := "." + base + ".tmp"
+	if err := discard(root, temp); err != nil {
+		return err
+	}
+	err = write(root, temp, data, perm)
 	if err == nil {
-		err = f.Sync()
+		err = root.Rename(temp, base)
 	}
-	if closed := f.Close(); err == nil {
-		err = closed
+	if err != nil {
+		return errors.Join(err, discard(root, temp))
 	}
-	return r, err
-}
-
-// commit puts the file in its place and makes that durable.
-func (r *replacement) commit() error {
-	if err := os.Rename(r.temp, r.path); err != nil {
-		return errors.Join(err, r.discard())
-	}
-	dir, err := os.Open(filepath.Dir(r.path))
+	dir, err := root.Open(".")
 	if err != nil {
 		return err
 	}
@@ -56,29 +48,46 @@ func (r *replacement) commit() error {
 	return errors.Join(err, dir.Close())
 }
 
-func (r *replacement) discard() error {
-	if err := os.Remove(r.temp); err != nil && !os.IsNotExist(err) {
+// write makes a file that isn't there yet, and syncs it.
+func write(root *os.Root, name string, data []byte, perm os.FileMode) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func discard(root *os.Root, name string) error {
+	if err := root.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// replaceFile puts new contents in a file's place: a reader sees the old or
-// the new, never a part, after a power failure too.
-func replaceFile(path string, data []byte, perm os.FileMode) error {
-	r, err := prepare(path, data, perm)
-	if err != nil {
-		return err
-	}
-	return r.commit()
-}
-
+// readBounded reads a file. One that lies outside its directory, by a link, is
+// an error, and so is what isn't a file: a pipe would have no end.
 func readBounded(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer root.Close() // it was only read from
+	f, err := root.OpenFile(filepath.Base(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // likewise
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s isn't a file", path)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err

@@ -167,10 +167,11 @@ func (a *agent) eventDue() time.Time {
 // put publishes once, with retries within a bound. Beyond it the report is
 // made anew, so that an old one isn't sent for ever.
 func (a *agent) put(m bus.Message, event bool) {
+	js := a.js
 	a.begin(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, putBound)
 		defer cancel()
-		_, err := bus.Put(ctx, a.js, m)
+		_, err := bus.Put(ctx, js, m)
 		a.sent <- sending{event, err}
 	})
 }

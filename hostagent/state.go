@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -30,6 +31,7 @@ type state struct {
 	Host       rollout.Host                  `json:"host"`
 	Generation uint64                        `json:"generation"`        // of the document; 0: none was ever taken
 	Rollout    rollout.ID                    `json:"rollout,omitempty"` // that told the generation
+	Epoch      time.Time                     `json:"epoch,omitzero"`    // beside which it was taken
 	Values     rollout.Document              `json:"values,omitempty"`
 	Orders     map[rollout.Name]order        `json:"orders,omitempty"`  // one for each of Values
 	Enacted    map[rollout.Name]enactedValue `json:"enacted,omitempty"` // the last success for each of Values

@@ -149,7 +149,7 @@ func TestReplaceFile(t *testing.T) {
 		}
 	}
 	// What fails leaves the old file and nothing beside it.
-	if err := os.Mkdir(filepath.Join(dir, ".f.tmp"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, ".f.tmp", "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := replaceFile(path, []byte("4"), 0o644); err == nil {

@@ -19,12 +19,14 @@ import (
 
 // The exit codes.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3
 )
 
-const usage = `Usage: tsunami-agent --server URL --host NAME --role ROLE [--label k=v]... --state DIR [--config FILE] [--creds FILE] [--observe-only]
+const usage = `Usage: tsunami-agent --server URL --host NAME --role ROLE [--label k=v]... --state DIR [--config FILE] [--creds FILE --trust FILE] [--observe-only]
+       tsunami-agent join --server https://HOST:8422 --token-file FILE [--config FILE] (see "tsunami-agent join --help")
 
 Makes this host's desired state true with the host's own programs, and reports
 what the host is, has and runs. Flags win over the file.
@@ -35,19 +37,29 @@ what the host is, has and runs. Flags win over the file.
   --label k=v       any other fact, such as zone=lon2-a; as often as needed
   --state DIR       the state directory (default ` + hostagent.DefaultState + `)
   --config FILE     the agent's file: enactors, checks, and all of the above
-  --creds FILE      the host's NATS credentials
+  --creds FILE      the host's credentials, which nobody else may read
+  --trust FILE      the keys that seal desired state; the host takes nothing else.
+                    "none" takes whatever the broker says
+  --ca FILE         the authorities whose certificates the broker may show
+                    (default: the machine's)
+  --cert FILE, --key FILE
+                    what the host shows where the broker asks for a certificate
   --observe-only    report, and change nothing on this host
   --log-level LEVEL debug, info, warn or error (default info)
   --version         print the version
   --help            print this
 
-SIGTERM stops it: a running enactor gets 30 seconds. Exit codes: 0 stopped as
-asked, 1 failed, 2 wrong usage or configuration.
+The files of these five are looked at while the agent runs, and taken when they
+change. SIGTERM stops it: a running enactor gets 30 seconds. Exit codes: 0 stopped
+as asked, 1 failed, 2 wrong usage or configuration.
 `
 
 // run is the whole program: it returns the exit code when everything that it
 // started has stopped. The end of ctx asks it to stop.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "join" {
+		return runJoin(ctx, args[1:], stdout, stderr)
+	}
 	wrong := func(err error) int {
 		fmt.Fprintf(stderr, "tsunami-agent: %v\nTry \"tsunami-agent --help\".\n", err)
 		return exitUsage
@@ -64,15 +76,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 	c, err := f.configuration()
+	if err == nil {
+		err = c.Validate()
+	}
 	if err != nil {
 		return wrong(err)
 	}
 	err = hostagent.Run(ctx, hostagent.Options{
-		Connect: bus.ConnectOptions{URL: c.Server, Creds: f.creds},
+		Connect: bus.ConnectOptions{URL: c.Server},
 		Config:  c,
 		Version: version.Version, ObserveOnly: f.observeOnly,
 		Logger: promslog.New(&promslog.Config{Level: f.level, Writer: stderr}),
 	})
+	if errors.Is(err, hostagent.ErrIdentity) {
+		return wrong(err)
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tsunami-agent: %v\n", err)
 		return exitFailed
@@ -81,10 +99,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 type flags struct {
-	server, host, role, state, config, creds string
-	labels                                   map[rollout.Word]rollout.Word
-	level                                    *promslog.Level
-	version, observeOnly                     bool
+	server, host, role, state, config string
+	creds, trust, ca, cert, key       string
+	labels                            map[rollout.Word]rollout.Word
+	level                             *promslog.Level
+	version, observeOnly              bool
 }
 
 // parse reads the flags. Its error is flag.ErrHelp where help was asked for.
@@ -96,12 +115,12 @@ func parse(args []string) (*flags, error) {
 	set := flag.NewFlagSet("tsunami-agent", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.Usage = func() {}
-	set.StringVar(&f.server, "server", "", "")
-	set.StringVar(&f.host, "host", "", "")
-	set.StringVar(&f.role, "role", "", "")
-	set.StringVar(&f.state, "state", "", "")
-	set.StringVar(&f.config, "config", "", "")
-	set.StringVar(&f.creds, "creds", "", "")
+	for name, to := range map[string]*string{
+		"server": &f.server, "host": &f.host, "role": &f.role, "state": &f.state, "config": &f.config,
+		"creds": &f.creds, "trust": &f.trust, "ca": &f.ca, "cert": &f.cert, "key": &f.key,
+	} {
+		set.StringVar(to, name, "", "")
+	}
 	set.BoolVar(&f.version, "version", false, "")
 	set.BoolVar(&f.observeOnly, "observe-only", false, "")
 	set.Func("log-level", "", f.level.Set)
@@ -132,7 +151,7 @@ func (f *flags) label(s string) error {
 	return nil
 }
 
-// configuration is the file's, with the flags over it, checked.
+// configuration is the file's, with the flags over it. It isn't checked yet.
 func (f *flags) configuration() (hostagent.Config, error) {
 	var c hostagent.Config
 	if f.config != "" {
@@ -148,6 +167,11 @@ func (f *flags) configuration() (hostagent.Config, error) {
 	}
 	over(&c.Server, f.server)
 	over(&c.State, f.state)
+	over(&c.Creds, f.creds)
+	over(&c.Trust, f.trust)
+	over(&c.CA, f.ca)
+	over(&c.Cert, f.cert)
+	over(&c.Key, f.key)
 	if f.host != "" {
 		c.Host = rollout.Host(f.host)
 	}
@@ -167,5 +191,5 @@ func (f *flags) configuration() (hostagent.Config, error) {
 		}
 		c.Labels[k] = v
 	}
-	return c, c.Validate()
+	return c, nil
 }

@@ -1,5 +1,6 @@
 // Tsunami-agent makes one host's desired state true and reports what the host
-// runs. It takes no commands: only flags, and the file that --config names.
+// runs. Beside flags, and the file that --config names, it takes one command:
+// join, by which a host gets its identity.
 package main
 
 import (

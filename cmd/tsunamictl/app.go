@@ -84,7 +84,7 @@ change that a host was ever told is on the audit log with its reason.`,
 		a.applyCommand(), a.diffCommand(), a.getCommand(), a.deleteCommand(),
 		a.variableCommand(), a.hostCommand(), a.rolloutCommand(), a.blackoutCommand(), a.objectiveCommand(),
 		a.stopCommand(), a.startCommand(), a.statusCommand(),
-		a.whyCommand(), a.auditCommand(), a.versionCommand(),
+		a.whyCommand(), a.auditCommand(), a.accessCommand(), a.versionCommand(),
 	)
 	a.help(root)
 	a.completions(root)

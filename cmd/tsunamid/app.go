@@ -59,9 +59,13 @@ connect to, the scheduler, the guard that freezes a rollout which does harm
 (sloguard), and the console over HTTP. --run picks parts of it, and --nats uses an
 existing NATS cluster instead of the embedded broker.
 
+Without identities it listens on loopback only. With --access nobody gets in without
+one; with --tls-cert besides, it may listen on the network.
+
 SIGTERM and SIGINT stop it in order, within 10 seconds; a second one at once.`,
 		Example: `  tsunamid --data /var/lib/tsunamid
-  tsunamid --nats nats://n1:4222,nats://n2:4222 --creds scheduler.creds --replicas 3
+  tsunamid --access /etc/tsunami/access --tls-cert cert.pem --tls-key key.pem --listen :4222 --http :8422
+  tsunamid --nats tls://n1:4222,tls://n2:4222 --access /etc/tsunami/access --ca ca.pem --replicas 3
   tsunamid demo`,
 		Args:          noArgs,
 		Version:       cmp.Or(version.Version, "0.0.0"), // cobra makes --version only where there is one

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/console"
@@ -47,6 +49,8 @@ type daemon struct {
 	registry *prometheus.Registry
 	broker   *broker.Broker // nil with an external one
 	http     net.Listener   // nil without a console
+	trust    *trust         // nil without identities
+	tls      *tls.Config    // of what listens; nil without
 	// streams is closed when the streams are there and as they must be.
 	streams chan struct{}
 	// failed gets the error of every part that ended by itself. It is never
@@ -77,18 +81,34 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 			err = errors.Join(err, d.stop())
 		}
 	}()
+	if c.access != "" {
+		if d.trust, err = loadTrust(c.access); err != nil {
+			return nil, err
+		}
+	}
+	if c.tlsCert != "" {
+		if d.tls, err = serverTLS(c.tlsCert, c.tlsKey, c.tlsClientCA, c.logger); err != nil {
+			return nil, err
+		}
+	}
 	if c.runs(partConsole) {
-		if d.http, err = console.Listen(c.http); err != nil {
+		if d.http, err = console.Listen(c.http, c.guarded()); err != nil {
 			return nil, err
 		}
 		d.onStop("http listener", connectionTime, func() { _ = d.http.Close() }) // closed already where the console ran
 	}
 	if c.runs(partBroker) {
-		o := broker.Options{Dir: c.data, Listen: c.listen, Logger: c.logger.With("part", partBroker), Name: "tsunamid"}
+		o := broker.Options{Dir: c.data, Listen: c.listen, Logger: c.logger.With("part", partBroker), Name: "tsunamid", TLS: d.tls}
+		if d.trust != nil {
+			o.Access = d.trust.server.Load()
+		}
 		if d.broker, err = broker.Start(o); err != nil {
 			return nil, err
 		}
 		d.onStop(partBroker, brokerTimeout, d.broker.Shutdown)
+	}
+	if d.trust != nil {
+		d.goPart(ctx, "access", d.watchTrust)
 	}
 	if c.runs(partBroker) || c.runs(partScheduler) {
 		if err := d.startSetup(ctx); err != nil {
@@ -135,7 +155,31 @@ func (d *daemon) brokerURL() string {
 	return redacted(d.config.nats)
 }
 
-func (d *daemon) httpURL() string { return "http://" + d.http.Addr().String() }
+func (d *daemon) httpURL() string {
+	if d.tls != nil {
+		return "https://" + d.http.Addr().String()
+	}
+	return "http://" + d.http.Addr().String()
+}
+
+// watchTrust gives the broker in this process, where there is one, what changes
+// in the access directory. An external one has to be told by tsunamictl.
+func (d *daemon) watchTrust(ctx context.Context) error {
+	return d.trust.watch(ctx, d.logger, func(s *access.Server) error {
+		if d.broker == nil {
+			return nil
+		}
+		return d.broker.SetAccess(s)
+	})
+}
+
+// authority is who is known, nil without identities.
+func (d *daemon) authority() func() *access.Authority {
+	if d.trust == nil {
+		return nil
+	}
+	return d.trust.authority.Load
+}
 
 // onStop registers what undoes something that was just done.
 func (d *daemon) onStop(name string, bound time.Duration, stop func()) {
@@ -197,7 +241,13 @@ func (d *daemon) connect(part string) (*nats.Conn, jetstream.JetStream, error) {
 	if d.broker != nil {
 		o.InProcess = d.broker.InProcess()
 	} else {
-		o.URL, o.Creds, o.RetryOnFailedConnect = d.config.nats, d.config.creds, true
+		o.URL, o.Creds, o.CA, o.RetryOnFailedConnect = d.config.nats, d.config.creds, d.config.ca, true
+	}
+	if d.trust != nil {
+		var err error
+		if o.Creds, o.Inbox, err = d.trust.identity(part); err != nil {
+			return nil, nil, err
+		}
 	}
 	nc, err := bus.Connect(o)
 	if err != nil {
@@ -214,7 +264,7 @@ func (d *daemon) connect(part string) (*nats.Conn, jetstream.JetStream, error) {
 // startSetup makes or checks the streams. With the embedded broker they are
 // there when it returns; an external one may be away for as long as it likes.
 func (d *daemon) startSetup(ctx context.Context) error {
-	nc, js, err := d.connect("setup")
+	nc, js, err := d.connect(access.PartSetup)
 	if err != nil {
 		return err
 	}
@@ -290,6 +340,14 @@ func (d *daemon) startConsole(ctx context.Context) error {
 	o := console.Options{
 		Listener: d.http, Conn: nc, Gatherer: d.registry, Registerer: d.registry, Logger: d.logger.With("part", partConsole),
 		Ready: func(ctx context.Context) error { return d.ready(ctx, js) },
+		TLS:   d.tls, Authority: d.authority(),
+	}
+	if d.trust != nil {
+		_, js, err := d.connect(access.PartJoiner)
+		if err != nil {
+			return err
+		}
+		o.Enrolment = &console.Enrolment{JetStream: js, Server: d.trust.server.Load}
 	}
 	d.goPart(ctx, partConsole, func(ctx context.Context) error { return console.Run(ctx, o) })
 	return nil
@@ -323,6 +381,15 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 		Name: hostname(), Version: version.Version, Heartbeat: d.config.heartbeat,
 		// The lock on the data directory proves that the last holder is dead.
 		TakeAtOnce: d.broker != nil,
+	}
+	if d.trust != nil {
+		server := d.trust.server.Load()
+		if o.Signer, err = server.Signer(); err != nil {
+			return fmt.Errorf("the key that seals records: %w", err)
+		}
+		if o.Keyring, err = server.Keyring(); err != nil {
+			return fmt.Errorf("the keys that are trusted: %w", err)
+		}
 	}
 	d.goPart(ctx, partScheduler, d.withStreams(func(ctx context.Context) error { return scheduler.Run(ctx, o) }))
 	return nil

@@ -31,6 +31,9 @@ type flags struct {
 	data, listen, http string
 	run                []string
 	nats, creds        string
+	access, ca         string
+	tlsCert, tlsKey    string
+	tlsClientCA        string
 	replicas           int
 	logLevel           *promslog.Level
 	logFormat          *promslog.Format
@@ -38,17 +41,26 @@ type flags struct {
 
 // config is what to run: valid, with every default filled in.
 type config struct {
-	data     string   // of the embedded broker
-	listen   string   // of the embedded broker
-	http     string   // of the console
-	parts    []string // at least one
-	nats     string   // URL of the external broker; "" with the embedded one
-	creds    string
-	replicas int
+	data   string   // of the embedded broker
+	listen string   // of the embedded broker
+	http   string   // of the console
+	parts  []string // at least one
+	nats   string   // URL of the external broker; "" with the embedded one
+	creds  string
+	ca     string // of the external broker
+	access string // the access directory; "" without identities
+	// tlsCert and tlsKey are the files of the server's certificate, "" without
+	// TLS; tlsClientCA is that of its clients' authorities.
+	tlsCert, tlsKey, tlsClientCA string
+	replicas                     int
 	// heartbeat is the agents'; 0 is the parts' default.
 	heartbeat time.Duration
 	logger    *slog.Logger
 }
+
+// guarded says whether identities and TLS are on, so that what listens may do so
+// beyond loopback.
+func (c *config) guarded() bool { return c.access != "" && c.tlsCert != "" }
 
 func (c *config) runs(part string) bool { return slices.Contains(c.parts, part) }
 
@@ -72,11 +84,16 @@ func (f *flags) define(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVar(&f.data, "data", defaultData(), "keep the embedded broker's data in `DIR`")
-	fs.StringVar(&f.listen, "listen", "127.0.0.1:4222", "`ADDR`ess of the embedded broker, on loopback; port 0 takes a free one")
-	fs.StringVar(&f.http, "http", "127.0.0.1:8422", "`ADDR`ess of the console, on loopback; port 0 takes a free one")
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:4222", "`ADDR`ess of the embedded broker; beyond loopback only with --access and --tls-cert; port 0 takes a free one")
+	fs.StringVar(&f.http, "http", "127.0.0.1:8422", "`ADDR`ess of the console; beyond loopback only with --access and --tls-cert; port 0 takes a free one")
 	fs.StringSliceVar(&f.run, "run", allParts, "the `PARTS` to run, with commas between them")
 	fs.StringVar(&f.nats, "nats", "", "use the NATS cluster at `URL`, or at several with commas between them, and run no broker")
-	fs.StringVar(&f.creds, "creds", "", "credentials `FILE` for --nats")
+	fs.StringVar(&f.access, "access", "", "let nobody in without an identity: the access directory `DIR`, which 'tsunamictl access init' makes")
+	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve with TLS: the `FILE` of the certificate, and of what leads to its authority")
+	fs.StringVar(&f.tlsKey, "tls-key", "", "the `FILE` of the certificate's private key")
+	fs.StringVar(&f.tlsClientCA, "tls-client-ca", "", "the `FILE` of the authorities whose client certificates name hosts and viewers")
+	fs.StringVar(&f.creds, "creds", "", "credentials `FILE` for --nats, where all parts have the same")
+	fs.StringVar(&f.ca, "ca", "", "the `FILE` of the authorities of --nats, if not the machine's")
 	fs.IntVar(&f.replicas, "replicas", 1, "make the streams on --nats with `N` replicas: 1, 3 or 5")
 	fs.Var(text{"LEVEL", f.logLevel}, "log-level", "the least level that is logged: "+strings.Join(promslog.LevelFlagOptions, ", "))
 	fs.Var(text{"FORMAT", f.logFormat}, "log-format", "how log lines are written: "+strings.Join(promslog.FormatFlagOptions, ", "))
@@ -85,7 +102,8 @@ func (f *flags) define(cmd *cobra.Command) {
 // config checks the flags against each other; given says whether a flag was on
 // the command line. Its errors are *usageError.
 func (f *flags) config(given func(name string) bool) (config, error) {
-	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas}
+	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas,
+		ca: f.ca, access: f.access, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA}
 	if given("nats") && !given("run") {
 		c.parts = allParts[1:]
 	}
@@ -110,7 +128,7 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 	case !c.runs(partBroker):
 		return c, usagef("--run leaves out %s: --nats has to say where the broker is, such as --nats nats://127.0.0.1:4222", partBroker)
 	}
-	for _, name := range []string{"creds", "replicas"} {
+	for _, name := range []string{"creds", "ca", "replicas"} {
 		if given(name) && !given("nats") {
 			return c, usagef("--%s is for an existing broker: give --nats too, or leave it out", name)
 		}
@@ -123,21 +141,29 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 	if !slices.Contains([]int{1, 3, 5}, c.replicas) {
 		return c, usagef("--replicas %d: want 1, 3 or 5", c.replicas)
 	}
-	if c.creds != "" {
-		if _, err := os.ReadFile(c.creds); err != nil {
-			return c, usagef("--creds: %w", err)
+	for _, file := range []struct{ name, path string }{
+		{"creds", c.creds}, {"ca", c.ca}, {"tls-cert", c.tlsCert}, {"tls-key", c.tlsKey}, {"tls-client-ca", c.tlsClientCA},
+	} {
+		if file.path == "" {
+			continue
 		}
+		if _, err := os.ReadFile(file.path); err != nil {
+			return c, usagef("--%s: %w", file.name, err)
+		}
+	}
+	if err := c.checkTrust(); err != nil {
+		return c, err
 	}
 	if c.runs(partBroker) {
 		if c.data == "" {
 			return c, usagef("--data is empty: want a directory")
 		}
-		if err := checkLoopback("listen", c.listen); err != nil {
+		if err := c.checkAddress("listen", c.listen); err != nil {
 			return c, err
 		}
 	}
 	if c.runs(partConsole) {
-		if err := checkLoopback("http", c.http); err != nil {
+		if err := c.checkAddress("http", c.http); err != nil {
 			return c, err
 		}
 	}
@@ -159,9 +185,26 @@ func defaultData() string {
 	return "tsunamid-data"
 }
 
-// checkLoopback takes host:port with a loopback host: there are no identities,
-// so nobody else may reach the port.
-func checkLoopback(name, addr string) error {
+// checkTrust checks the flags about identities and TLS against each other.
+func (c *config) checkTrust() error {
+	switch {
+	case c.access != "" && c.creds != "":
+		return usagef("--creds and --access: with an access directory each part has credentials of its own: leave --creds out")
+	case c.tlsCert == "" && c.tlsKey != "":
+		return usagef("--tls-key is of a certificate: give --tls-cert too")
+	case c.tlsKey == "" && c.tlsCert != "":
+		return usagef("--tls-cert needs its private key: give --tls-key too")
+	case c.tlsClientCA != "" && !c.guarded():
+		return usagef("--tls-client-ca says whose certificates name hosts and viewers: give --access, --tls-cert and --tls-key too")
+	case c.tlsCert != "" && !c.runs(partBroker) && !c.runs(partConsole):
+		return usagef("--tls-cert is for what listens, and neither %s nor %s runs here: leave it out", partBroker, partConsole)
+	}
+	return nil
+}
+
+// checkAddress takes host:port, with a loopback host unless identities and TLS
+// are on: without them nobody else may reach the port.
+func (c *config) checkAddress(name, addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return usagef("--%s %q isn't an address: want host:port, such as 127.0.0.1:0", name, addr)
@@ -169,10 +212,18 @@ func checkLoopback(name, addr string) error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return usagef("--%s %q: the port is %q: want 0 to 65535", name, addr, port)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usagef("--%s %q isn't on loopback: anyone who reached it could give orders to the fleet: want 127.0.0.1, ::1 or localhost", name, addr)
+	if ip := net.ParseIP(host); c.guarded() || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
 	}
-	return nil
+	var missing []string
+	if c.access == "" {
+		missing = append(missing, "--access DIR (which 'tsunamictl access init' makes)")
+	}
+	if c.tlsCert == "" {
+		missing = append(missing, "--tls-cert FILE --tls-key FILE")
+	}
+	return usagef("--%s %q isn't on loopback: anyone who reached it could give orders to the fleet: give %s too, or listen on 127.0.0.1:%s",
+		name, addr, strings.Join(missing, " and "), port)
 }
 
 // checkURLs takes what the NATS client does: URLs or host:port, comma-separated.

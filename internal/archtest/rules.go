@@ -59,6 +59,7 @@ var arrows = []row{
 	{"deploy", nil},
 	{"e2e", nil},
 	{"internal/archtest", nil},
+	{"internal/testca", nil},
 }
 
 // servers are the packages that may import the NATS server outside of their
@@ -67,7 +68,7 @@ var servers = []string{"broker", "fleettest"}
 
 // supports are the packages that tests are made of, and that may therefore
 // import package testing outside of _test.go files.
-var supports = []string{"fleettest", "bench", "e2e"}
+var supports = []string{"fleettest", "bench", "e2e", "internal/testca"}
 
 // without lists what a program may not link, however indirectly.
 var without = []struct {
