@@ -318,9 +318,11 @@ func (s *Store) issue(wanted []Wanted) ([]Issued, error) {
 	out := make([]Issued, 0, len(wanted))
 	for _, w := range wanted {
 		if signers[w.Role] == nil {
-			if signers[w.Role], err = s.key(keysDir, string(w.Role)+".nk"); err != nil {
+			pair, err := s.key(keysDir, string(w.Role)+".nk")
+			if err != nil {
 				return nil, err
 			}
+			signers[w.Role] = pair
 		}
 		issued, err := issue(signers[w.Role], claims.Subject, w)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
-func made(t *testing.T) *Store {
+func made(t testing.TB) *Store {
 	t.Helper()
 	s, err := Init(filepath.Join(t.TempDir(), "access"))
 	if err != nil {
@@ -22,7 +22,7 @@ func made(t *testing.T) *Store {
 	return s
 }
 
-func issued(t *testing.T, s *Store, w Wanted) Issued {
+func issued(t testing.TB, s *Store, w Wanted) Issued {
 	t.Helper()
 	out, err := s.Issue(w)
 	if err != nil {
@@ -32,7 +32,7 @@ func issued(t *testing.T, s *Store, w Wanted) Issued {
 }
 
 // authority is who is known now, as a server reads it.
-func authority(t *testing.T, s *Store) *Authority {
+func authority(t testing.TB, s *Store) *Authority {
 	t.Helper()
 	server, err := LoadServer(s.dir)
 	if err != nil {

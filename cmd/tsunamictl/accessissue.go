@@ -42,6 +42,21 @@ func (x *accessApp) enrollCommand() *cobra.Command {
 	var missing, token bool
 	var roles []string
 	var uses int
+	check := func(cmd *cobra.Command, args []string) error {
+		switch hosts := len(args) > 0; {
+		case !token && (len(roles) > 0 || cmd.Flags().Changed("uses")):
+			return usagef("--roles and --uses are of a token: add --token")
+		case token && (list != "" || out != "" || missing):
+			return usagef("--token issues nothing yet: leave out --file, --out and --missing")
+		case token && hosts == (len(roles) > 0), token && len(args) > 1:
+			return usagef("a token is for one HOST, or for --roles")
+		case token && hosts && uses != 1:
+			return usagef("a token for one HOST is used once: leave out --uses")
+		case !token && hosts == (list != ""):
+			return usagef("HOST is missing: wants the hosts, or --file with one on each line")
+		}
+		return notEmpty(cmd, "file", "out", "roles", "expires")
+	}
 	cmd := &cobra.Command{
 		Use: "enroll HOST… | -f FILE", Short: "Issue hosts' credentials, or a token by which they join",
 		Long: `Issue credentials for hosts' agents: HOST.creds for each. A host can then read its
@@ -55,22 +70,11 @@ The first one makes server/join.nk, by which a server can issue hosts.`,
   tsunamictl access enroll -f hosts.txt --out creds/ --expires 90d
   tsunamictl access enroll --token web1.lon2.example.net
   tsunamictl access enroll --token --roles web,db --uses 20 --expires 1h`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			switch hosts := len(args) > 0; {
-			case !token && (len(roles) > 0 || cmd.Flags().Changed("uses")):
-				return usagef("--roles and --uses are of a token: add --token")
-			case token && (list != "" || out != "" || missing):
-				return usagef("--token issues nothing yet: leave out --file, --out and --missing")
-			case token && hosts == (len(roles) > 0), token && len(args) > 1:
-				return usagef("a token is for one HOST, or for --roles")
-			case token && hosts && uses != 1:
-				return usagef("a token for one HOST is used once: leave out --uses")
-			case !token && hosts == (list != ""):
-				return usagef("HOST is missing: wants the hosts, or --file with one on each line")
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return err
 			}
-			return notEmpty(cmd, "file", "out", "roles", "expires")
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
 			if list != "" {
 				var err error
 				if args, err = x.hostsIn(list); err != nil {
