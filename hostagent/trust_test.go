@@ -85,7 +85,9 @@ func (r *sealedRig) record(s *access.Signer, host rollout.Host, generation uint6
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s.Seal(subjects.KindDesired.Subject(string(host)), h, body)
+	if s != nil {
+		s.Seal(subjects.KindDesired.Subject(string(host)), h, body)
+	}
 	return h, body
 }
 
