@@ -34,7 +34,7 @@ func TestAHandlerThatHangsIsAnsweredFor(t *testing.T) {
 		defer close(release)
 		began := time.Now()
 		a := new(asked)
-		serve(t.Context(), nil, Status, a, func(context.Context, Request) (any, error) {
+		(&gate{}).serve(t.Context(), nil, Status, a, func(context.Context, Request) (any, error) {
 			<-release
 			return nil, nil
 		})

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -27,6 +29,10 @@ type Client struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	actor rollout.ID
+
+	credentials *access.Credentials // nil: nothing is sealed
+	denied      denials
+	role        atomic.Value // of the actor: a subjects.Role, once an answer said it
 }
 
 // NewClient makes a client over a connection, which stays the caller's. The
@@ -40,7 +46,37 @@ func NewClient(nc *nats.Conn, actor rollout.ID) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a client on %s: %w", nc.ConnectedUrlRedacted(), err)
 	}
-	return &Client{nc, js, actor}, nil
+	return &Client{nc: nc, js: js, actor: actor}, nil
+}
+
+// NewClientWith makes a client of whoever the credentials are. It seals its
+// requests with their key, and hears on the connection, which is made with the
+// same credentials, what the broker doesn't allow them: it goes before the
+// connection's error handler and passes on to it what it hears.
+func NewClientWith(nc *nats.Conn, credentials *access.Credentials) (*Client, error) {
+	c, err := NewClient(nc, rollout.ID(credentials.Name()))
+	if err != nil {
+		return nil, fmt.Errorf("the credentials' name: %w", err)
+	}
+	c.credentials = credentials
+	next := nc.ErrorHandler()
+	nc.SetErrorHandler(func(nc *nats.Conn, s *nats.Subscription, err error) {
+		c.denied.hear(err)
+		if next != nil {
+			next(nc, s, err)
+		}
+	})
+	return c, nil
+}
+
+// Identity is who the client's credentials say that it is, and with which role,
+// "" where no answer has said it yet. Without credentials there is none.
+func (c *Client) Identity() (name rollout.ID, role subjects.Role) {
+	if c.credentials == nil {
+		return "", ""
+	}
+	role, _ = c.role.Load().(subjects.Role)
+	return c.actor, role
 }
 
 // Conn is the connection that the client was made over.
@@ -81,7 +117,14 @@ func (c *Client) Call(ctx context.Context, verb Verb, req, resp any) error {
 }
 
 func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, error) {
+	subject := apiPrefix + string(c.actor) + "." + string(verb)
+	inbox := c.nc.NewInbox()
+	ctx, done := c.denied.watch(ctx, subject, inbox)
+	defer done()
 	fail := func(err error) error {
+		if denied, ok := errors.AsType[*deniedError](context.Cause(ctx)); ok {
+			return c.explain(denied, verb)
+		}
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			return Errorf(Unavailable, "no scheduler answers: is tsunamid running (with the scheduler part) at %s?", c.url())
@@ -93,16 +136,23 @@ func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, e
 		}
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	inbox := c.nc.NewInbox()
 	sub, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
 		return nil, fail(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // a connection that is gone has no subscriptions
-	m := nats.NewMsg(apiPrefix + string(c.actor) + "." + string(verb))
-	m.Reply, m.Data = inbox, body
-	m.Header.Set(headerParts, "1")
-	if err := c.nc.PublishMsg(m); err != nil {
+	// A request that nobody had is asked again as another one: a scheduler takes
+	// none of before it began to lead.
+	ask := func() error {
+		m := nats.NewMsg(subject)
+		m.Reply, m.Data = inbox, body
+		m.Header.Set(headerParts, "1")
+		if c.credentials != nil {
+			c.credentials.SealRequest(subject, subjects.Header(m.Header), body, time.Now())
+		}
+		return c.nc.PublishMsg(m)
+	}
+	if err := ask(); err != nil {
 		return nil, fail(err)
 	}
 	var answer []byte
@@ -117,13 +167,16 @@ func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, e
 			case <-time.After(patience / 10):
 			}
 			waited += patience / 10
-			err = c.nc.PublishMsg(m)
+			err = ask()
 			if err == nil {
 				continue
 			}
 		}
 		if err != nil {
 			return nil, fail(err)
+		}
+		if role, err := subjects.ParseRole(reply.Header.Get(headerRole)); err == nil {
+			c.role.Store(role)
 		}
 		if code := reply.Header.Get(micro.ErrorCodeHeader); code != "" {
 			return nil, remote(reply)
@@ -191,7 +244,13 @@ func (c *Client) brake(ctx context.Context, subject, why string) (uint64, error)
 	if err != nil {
 		return 0, err
 	}
-	return bus.Put(ctx, c.js, bus.Message{Subject: subject, Data: body})
+	ctx, done := c.denied.watch(ctx, subject)
+	defer done()
+	seq, err := bus.Put(ctx, c.js, bus.Message{Subject: subject, Data: body})
+	if denied, ok := errors.AsType[*deniedError](err); ok {
+		return 0, c.explain(denied, "")
+	}
+	return seq, err
 }
 
 // Brake is what stands on the key stop, or on a rollout's abort key: the

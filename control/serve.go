@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
@@ -35,6 +36,8 @@ const (
 const (
 	headerParts = "Tsunami-Parts"
 	headerPart  = "Tsunami-Part"
+	// headerRole is, on an answer, the role of whoever sealed the request.
+	headerRole = "Tsunami-Role"
 )
 
 const apiPrefix = "tsunami.api."
@@ -74,10 +77,25 @@ func (r Request) Decode(v any) error {
 // one verb from one at a time, and must return when ctx ends.
 type Handler func(ctx context.Context, req Request) (response any, err error)
 
+// ServeOption says more about how to serve.
+type ServeOption func(*gate)
+
+// Authorize makes Serve refuse every request for a change that isn't sealed,
+// lately and for the first time, by whom its subject names, with a role that
+// may ask for it. The function says who is known, as of now; nil: there are no
+// identities, and the broker alone decides who may ask.
+func Authorize(authority func() *access.Authority) ServeOption {
+	return func(g *gate) { g.authority = authority }
+}
+
 // Serve answers requests with h until ctx ends or stop is called, whichever
 // comes first; both may be. When stop returns no more requests come. The version is shown by `nats micro info`; one that isn't a
 // semantic version is shown as 0.0.0.
-func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler) (stop func(), err error) {
+func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler, options ...ServeOption) (stop func(), err error) {
+	g := &gate{began: time.Now()}
+	for _, o := range options {
+		o(g)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: ServiceName, Version: semantic(version),
@@ -89,7 +107,7 @@ func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler) (stop 
 	}
 	for _, verb := range Verbs {
 		err := svc.AddEndpoint(strings.ReplaceAll(string(verb), ".", "-"), micro.HandlerFunc(func(m micro.Request) {
-			serve(ctx, nc, verb, m, h)
+			g.serve(ctx, nc, verb, m, h)
 		}), micro.WithEndpointSubject(apiPrefix+"*."+string(verb)))
 		if err != nil {
 			cancel()
@@ -136,28 +154,31 @@ func caller(m micro.Request, verb Verb) (rollout.ID, error) {
 	return rollout.ParseID("operator", token)
 }
 
-func serve(ctx context.Context, nc *nats.Conn, verb Verb, m micro.Request, h Handler) {
+func (g *gate) serve(ctx context.Context, nc *nats.Conn, verb Verb, m micro.Request, h Handler) {
 	if m.Reply() == "" {
 		return // nobody waits for an answer, so nobody asked
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTime)
 	defer cancel()
-	body, err := answer(ctx, verb, m, h)
+	body, who, err := g.answer(ctx, verb, m, h)
 	if err == nil {
-		err = send(m, body, nc.MaxPayload())
+		err = send(m, body, who, nc.MaxPayload())
 	}
 	if err != nil {
 		fail(m, AsError(err))
 	}
 }
 
-func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte, error) {
+func (g *gate) answer(ctx context.Context, verb Verb, m micro.Request, h Handler) (body []byte, who access.Identity, err error) {
 	actor, err := caller(m, verb)
 	if err != nil {
-		return nil, &Error{Code: Usage, Message: err.Error()}
+		return nil, who, &Error{Code: Usage, Message: err.Error()}
 	}
 	if len(m.Data()) > MaxRequest {
-		return nil, Errorf(Usage, "%s: a request of %d bytes: at most %d are taken", verb, len(m.Data()), MaxRequest)
+		return nil, who, Errorf(Usage, "%s: a request of %d bytes: at most %d are taken", verb, len(m.Data()), MaxRequest)
+	}
+	if who, err = g.admit(verb, actor, m.Subject(), subjects.Header(m.Headers()), m.Data(), time.Now()); err != nil {
+		return nil, who, err
 	}
 	type result struct {
 		response any
@@ -165,7 +186,7 @@ func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte,
 	}
 	stopping := Errorf(Unavailable, "%s: the scheduler is stopping or has lost the lead: ask again", verb)
 	if ctx.Err() != nil { // its subscriptions are on their way out
-		return nil, stopping
+		return nil, who, stopping
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -175,26 +196,31 @@ func answer(ctx context.Context, verb Verb, m micro.Request, h Handler) ([]byte,
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return nil, r.err
+			return nil, who, r.err
 		}
 		b, err := subjects.Encode(r.response)
 		if err != nil {
-			return nil, fmt.Errorf("%s: encode the answer: %w", verb, err)
+			return nil, who, fmt.Errorf("%s: encode the answer: %w", verb, err)
 		}
-		return b, nil
+		return b, who, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, stopping
+			return nil, who, stopping
 		}
-		return nil, Errorf(Unavailable, "%s: the scheduler took longer than %s; what was asked for may still happen: look before asking again", verb, RequestTime)
+		return nil, who, Errorf(Unavailable, "%s: the scheduler took longer than %s; what was asked for may still happen: look before asking again", verb, RequestTime)
 	}
 }
 
-// send answers in one message, or in parts where the client takes them.
-func send(m micro.Request, body []byte, payload int64) error {
+// send answers in one message, or in parts where the client takes them, and
+// says what role whoever has proved to be somebody has.
+func send(m micro.Request, body []byte, who access.Identity, payload int64) error {
+	h := micro.Headers{}
+	if who.Role != "" {
+		h[headerRole] = []string{string(who.Role)}
+	}
 	size := int(min(payload-4096, partSize))
 	if len(body) <= size {
-		return m.Respond(body)
+		return m.Respond(body, micro.WithHeaders(h))
 	}
 	if len(body) > MaxResponse {
 		return Errorf(Failed, "the answer has %d bytes, more than the %d that are sent: ask for less", len(body), MaxResponse)
@@ -205,7 +231,8 @@ func send(m micro.Request, body []byte, payload int64) error {
 	n := (len(body) + size - 1) / size
 	for i := range n {
 		part := body[i*size : min(len(body), (i+1)*size)]
-		if err := m.Respond(part, micro.WithHeaders(micro.Headers{headerPart: {strconv.Itoa(i+1) + "/" + strconv.Itoa(n)}})); err != nil {
+		h[headerPart] = []string{strconv.Itoa(i+1) + "/" + strconv.Itoa(n)}
+		if err := m.Respond(part, micro.WithHeaders(h)); err != nil {
 			return err
 		}
 	}

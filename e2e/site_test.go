@@ -26,6 +26,8 @@ type site struct {
 	dir  string
 	url  string // of the broker
 	http string // of the console, "" without one
+	// trust is the identities and certificates, nil without.
+	trust *trust
 }
 
 func newSite(t *testing.T) *site {
@@ -35,7 +37,9 @@ func newSite(t *testing.T) *site {
 }
 
 // address is the broker's host:port.
-func (s *site) address() string { return strings.TrimPrefix(s.url, "nats://") }
+func (s *site) address() string {
+	return strings.TrimPrefix(strings.TrimPrefix(s.url, "nats://"), "tls://")
+}
 
 // tsunamid starts the whole server in one process.
 func (s *site) tsunamid() *process {
@@ -54,7 +58,7 @@ func (s *site) ready(p *process) {
 		if !p.running() {
 			s.t.Fatalf("%s has ended: %s", p.name, p.tail(2000))
 		}
-		response, err := http.Get(s.http + "/readyz")
+		response, err := s.client().Get(s.http + "/readyz")
 		if err != nil {
 			return false, err.Error()
 		}
@@ -96,13 +100,16 @@ func (s *site) reachable(p *process) {
 func (s *site) agent(host, role, rest string, env ...string) *process {
 	s.t.Helper()
 	file := write(s.t, filepath.Join(s.dir, "agents", host, "agent.yaml"), 0o644, fmt.Sprintf(
-		"server: %s\nhost: %s\nrole: %s\nstate: %s\n%s", s.url, host, role, filepath.Join(s.dir, "agents", host, "state"), rest))
+		"server: %s\nhost: %s\nrole: %s\nstate: %s\n%s%s", s.url, host, role, filepath.Join(s.dir, "agents", host, "state"), s.trust.ofAgent(host), rest))
 	return start(s.t, s.dir, host, append(env, "tsunami-agent", "--config", file)...)
 }
 
 // ctl runs tsunamictl.
 func (s *site) ctl(args ...string) result {
 	s.t.Helper()
+	if s.trust != nil {
+		return execute(s.t, s.dir, "tsunamictl", append([]string{"--context", operatorContext}, args...)...)
+	}
 	return execute(s.t, s.dir, "tsunamictl", append([]string{"--server", s.url, "--actor", operator}, args...)...)
 }
 
@@ -203,17 +210,25 @@ func (s *site) welcomed(hosts ...string) {
 // nats runs the nats command, where it has to succeed.
 func (s *site) nats(args ...string) string {
 	s.t.Helper()
-	r := execute(s.t, s.dir, "nats", append([]string{"--server", s.url}, args...)...)
+	r := execute(s.t, s.dir, "nats", append(s.natsFlags(), args...)...)
 	if r.code != 0 {
 		s.t.Fatalf("nats %s: %s", strings.Join(args, " "), r)
 	}
 	return r.stdout + r.stderr
 }
 
+// natsFlags say to the nats command where to connect to, and as whom.
+func (s *site) natsFlags() []string {
+	if s.trust != nil {
+		return []string{"--context", operatorContext}
+	}
+	return []string{"--server", s.url}
+}
+
 // stream opens a connection that reads what the broker has stored.
 func (s *site) stream() jetstream.JetStream {
 	s.t.Helper()
-	nc, err := nats.Connect(s.url)
+	nc, err := nats.Connect(s.url, s.trust.options()...)
 	if err != nil {
 		s.t.Fatal(err)
 	}

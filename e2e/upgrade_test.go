@@ -18,9 +18,11 @@ import (
 const (
 	upgradeHosts = 12
 	upgradeOver  = 20 * time.Second
-	upgrade      = "helios-0-9-1"
+	upgrade      = "helios-0-9-1" // the rollout
 	operator     = "ada"
 )
+
+var upgradeRoles = []string{"web", "cache", "queue"}
 
 // machine is one host: its package database, its agent, and the log of what
 // its enactor was called for.
@@ -45,10 +47,17 @@ func (m *machine) enactments() int {
 // dpkg-query says what each machine runs, and the audit log what each was told.
 func TestUpgrade(t *testing.T) {
 	s := newSite(t)
+	s.upgrade(s.tsunamid(), func(...string) {})
+}
+
+// upgrade is that, wherever the server gets its identities. Each host is
+// introduced before its agent starts.
+func (s *site) upgrade(server *process, introduce func(hosts ...string)) {
+	t := s.t
+	t.Helper()
 	packages := filepath.Join(s.dir, "packages")
 	old, _ := buildDeb(t, packages, "helios", "0.9.0"), buildDeb(t, packages, "helios", "0.9.1")
 	write(t, filepath.Join(s.dir, ".dpkg.cfg"), 0o644, "log /dev/null\n") // this machine's own log is none of theirs
-	server := s.tsunamid()
 	s.apply("helios.yaml", `
 kind: Variable
 name: helios_version
@@ -60,8 +69,12 @@ initial: "0.9.0"
 	machines := make(map[string]*machine)
 	var names []string
 	for i := range upgradeHosts {
-		role := []string{"web", "cache", "queue"}[i%3]
-		m := &machine{name: fmt.Sprintf("%s%d.lon2.example.net", role, i/3+1)}
+		names = append(names, fmt.Sprintf("%s%d.lon2.example.net", upgradeRoles[i%3], i/3+1))
+	}
+	introduce(names...)
+	for i, name := range names {
+		role := upgradeRoles[i%3]
+		m := &machine{name: name}
 		home := filepath.Join(s.dir, "machines", m.name)
 		m.root = newRoot(t, filepath.Join(home, "root"))
 		m.root.install(t, old)
@@ -76,7 +89,7 @@ initial: "0.9.0"
     timeout: 30s
     retry: {first: 500ms, max: 2s, attempts: 20}
 `, enact, shipped(t, "observe-deb")), "TSUNAMI_DPKG_ROOT="+string(m.root), "TSUNAMI_DEB_DIR="+packages)
-		machines[m.name], names = m, append(names, m.name)
+		machines[m.name] = m
 	}
 
 	s.welcomed(names...)
@@ -88,7 +101,7 @@ initial: "0.9.0"
 
 	// The operator's own tools watch from the side.
 	watched := names[len(names)-1]
-	watch := start(t, s.dir, "nats-kv-watch", "nats", "--server", s.url, "kv", "watch", "tsunami", "desired."+watched)
+	watch := start(t, s.dir, "nats-kv-watch", append(append([]string{"nats"}, s.natsFlags()...), "kv", "watch", "tsunami", "desired."+watched)...)
 	eventually(t, 20*time.Second, "nats kv watch shows what is there", func() (bool, string) {
 		return strings.Contains(watch.output(), "0.9.0"), watch.output()
 	})
@@ -269,10 +282,11 @@ func (s *site) checkHTTP(host string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		s.trust.authorize(request)
 		if etag != "" {
 			request.Header.Set("If-None-Match", etag)
 		}
-		response, err := http.DefaultClient.Do(request)
+		response, err := s.client().Do(request)
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -119,7 +119,9 @@ func (r *sealedRig) epoch(s *access.Signer, off time.Duration) {
 func (r *sealedRig) putEpoch(s *access.Signer, now time.Time, body []byte) {
 	r.t.Helper()
 	h := subjects.Header{subjects.HeaderTime: {now.UTC().Format(time.RFC3339Nano)}}
-	s.Seal(subjects.KindEpoch.Subject(""), h, body)
+	if s != nil {
+		s.Seal(subjects.KindEpoch.Subject(""), h, body)
+	}
 	r.put(subjects.KindEpoch.Subject(""), h, body)
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	// given, without both are nil.
 	Signer  *access.Signer
 	Keyring *access.Keyring
+	// Authority says whom the fleet knows, as of now: requests for changes have
+	// to prove who asks. Nil: there are no identities.
+	Authority func() *access.Authority
 	// Ready, if set, is told when the scheduler begins to lead or ceases to.
 	Ready func(leading bool)
 	// Consume reads a stream into a channel, as [bus.Consume] promises, which
@@ -330,7 +333,7 @@ func (s *scheduler) attend(ctx context.Context, now time.Time) bool {
 		return false
 	}
 	s.attended = now
-	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve)
+	stop, err := control.Serve(ctx, s.o.Conn, s.o.Version, s.serve, control.Authorize(s.o.Authority))
 	if err != nil {
 		s.problem("control", "the operators' service couldn't start: "+err.Error())
 		return false

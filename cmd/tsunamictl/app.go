@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/spf13/cobra"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -36,9 +37,9 @@ type app struct {
 	isTerminal bool
 	terminal   int // the file descriptor, where it is one
 
-	server, creds, context, actor, output string
-	timeout                               durationFlag
-	noColor                               bool
+	server, creds, ca, context, actor, output string
+	timeout                                   durationFlag
+	noColor                                   bool
 
 	given  func(flag string) bool // whether a global flag was given
 	client *control.Client
@@ -73,9 +74,10 @@ change that a host was ever told is on the audit log with its reason.`,
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", envOr("TSUNAMI_SERVER", defaultServer), "NATS `URL`, or several with commas (env TSUNAMI_SERVER)")
-	f.StringVar(&a.creds, "creds", "", "NATS credentials `file`")
+	f.StringVar(&a.creds, "creds", os.Getenv("TSUNAMI_CREDS"), "NATS credentials `file`: who one is (env TSUNAMI_CREDS)")
+	f.StringVar(&a.ca, "ca", os.Getenv("TSUNAMI_CA"), "certificates of who vouches for the broker's, a `file` (default the machine's; env TSUNAMI_CA)")
 	f.StringVar(&a.context, "context", "", "a `context` of the nats command: where to connect to and as whom; --server and --creds go before it")
-	f.StringVar(&a.actor, "actor", operator(), "who the audit log names")
+	f.StringVar(&a.actor, "actor", operator(), "who the audit log names; with credentials it is whose they are")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json or yaml")
 	f.Var(&a.timeout, "timeout", "how long to wait, such as 30s (default 15s, and for watch no end)")
 	f.BoolVar(&a.noColor, "no-color", os.Getenv("NO_COLOR") != "", "no colors (env NO_COLOR)")
@@ -172,24 +174,54 @@ func (a *app) connect() (*control.Client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
-	nc, err := a.dial()
+	nc, who, err := a.dial()
 	if err != nil {
 		return nil, err
 	}
 	a.close_ = append(a.close_, nc.Close)
-	a.client, err = control.NewClient(nc, rollout.ID(a.actor))
+	if who != nil {
+		a.client, err = control.NewClientWith(nc, who)
+	} else {
+		a.client, err = control.NewClient(nc, rollout.ID(a.actor))
+	}
 	return a.client, err
 }
 
-func (a *app) dial() (*nats.Conn, error) {
+// identify reads credentials, "" for none, and makes whoever they are the
+// actor.
+func (a *app) identify(file string) (*access.Credentials, error) {
+	if file == "" {
+		return nil, nil
+	}
+	who, err := access.LoadCredentials(file)
+	if err != nil {
+		return nil, usagef("the credentials: %v", err)
+	}
+	if a.given("actor") && a.actor != who.Name() {
+		return nil, usagef("--actor %s: the credentials are %s's, and the audit log names who one is: leave it out", a.actor, who.Name())
+	}
+	a.actor = who.Name()
+	return who, nil
+}
+
+// dial connects, as whom the credentials are, if there are any.
+func (a *app) dial() (*nats.Conn, *access.Credentials, error) {
 	if a.given("context") {
 		return a.dialContext()
 	}
-	nc, err := bus.Connect(bus.ConnectOptions{URL: a.server, Creds: a.creds, Name: a.connection()})
+	who, err := a.identify(a.creds)
 	if err != nil {
-		return nil, fmt.Errorf("can't reach the broker at %s: %w; is tsunamid running there? (--server or TSUNAMI_SERVER say where)", a.server, err)
+		return nil, nil, err
 	}
-	return nc, nil
+	o := bus.ConnectOptions{URL: a.server, Creds: a.creds, CA: a.ca, Name: a.connection()}
+	if who != nil {
+		o.Inbox = who.Inbox(true)
+	}
+	nc, err := bus.Connect(o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("can't reach the broker at %s: %w; is tsunamid running there? (--server or TSUNAMI_SERVER say where, --creds or --context who one is)", a.server, err)
+	}
+	return nc, who, nil
 }
 
 // connection is the connection's name in the broker's list.

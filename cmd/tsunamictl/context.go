@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/tsunami-rollouts/tsunami/access"
 )
 
 // natsContext is a context of the nats command, as it keeps it: the fields that
@@ -168,16 +170,35 @@ func (c *natsContext) options(creds string) (opts []nats.Option, err error) {
 // dialContext connects as --context says; --server and --creds go before it.
 // Like bus.Connect it connects again for ever, and keeps nothing to be sent
 // later.
-func (a *app) dialContext() (*nats.Conn, error) {
+func (a *app) dialContext() (*nats.Conn, *access.Credentials, error) {
 	c, err := readContext(a.context)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	url := cmp.Or(c.URL, defaultServer)
 	if a.given("server") {
 		url = a.server
 	}
-	opts, err := c.options(a.creds)
+	// What the environment says is for those who name no context.
+	creds := ""
+	if a.given("creds") {
+		creds = a.creds
+	}
+	if a.given("ca") {
+		c.CA = a.ca
+	}
+	file := creds
+	if file == "" && c.User == "" {
+		file = c.Creds
+	}
+	who, err := a.identify(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if who != nil && c.InboxPrefix == "" {
+		c.InboxPrefix = who.Inbox(true)
+	}
+	opts, err := c.options(creds)
 	if err == nil {
 		var nc *nats.Conn
 		nc, err = nats.Connect(url, append(opts,
@@ -187,10 +208,10 @@ func (a *app) dialContext() (*nats.Conn, error) {
 			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // what fails is said where it was asked for
 		)...)
 		if err == nil {
-			return nc, nil
+			return nc, who, nil
 		}
 	}
-	return nil, fmt.Errorf("can't reach the broker at %s as context %s says: %w", redacted(url), a.context, err)
+	return nil, nil, fmt.Errorf("can't reach the broker at %s as context %s says: %w", redacted(url), a.context, err)
 }
 
 // redacted leaves out the names and passwords that URLs say before an @.

@@ -109,7 +109,7 @@ func dialWith(t *testing.T, flags ...string) (*nats.Conn, error) {
 	if err := a.root().ParseFlags(flags); err != nil {
 		t.Fatal(err)
 	}
-	nc, err := a.dial()
+	nc, _, err := a.dial()
 	if err == nil {
 		t.Cleanup(nc.Close)
 	}

@@ -384,6 +384,7 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 	}
 	if d.trust != nil {
 		server := d.trust.server.Load()
+		o.Authority = d.authority()
 		if o.Signer, err = server.Signer(); err != nil {
 			return fmt.Errorf("the key that seals records: %w", err)
 		}
