@@ -46,6 +46,13 @@ func pin(t testing.TB, path string, signers ...*access.Signer) {
 	}
 }
 
+// seal seals a record; a nil signer leaves it bare.
+func seal(s *access.Signer, subject string, h subjects.Header, body []byte) {
+	if s != nil {
+		s.Seal(subject, h, body)
+	}
+}
+
 // sealedRig is a rig whose agent believes one signer. The host has taken, and
 // runs, generation 5.
 type sealedRig struct {
@@ -85,9 +92,7 @@ func (r *sealedRig) record(s *access.Signer, host rollout.Host, generation uint6
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if s != nil {
-		s.Seal(subjects.KindDesired.Subject(string(host)), h, body)
-	}
+	seal(s, subjects.KindDesired.Subject(string(host)), h, body)
 	return h, body
 }
 
@@ -119,9 +124,7 @@ func (r *sealedRig) epoch(s *access.Signer, off time.Duration) {
 func (r *sealedRig) putEpoch(s *access.Signer, now time.Time, body []byte) {
 	r.t.Helper()
 	h := subjects.Header{subjects.HeaderTime: {now.UTC().Format(time.RFC3339Nano)}}
-	if s != nil {
-		s.Seal(subjects.KindEpoch.Subject(""), h, body)
-	}
+	seal(s, subjects.KindEpoch.Subject(""), h, body)
 	r.put(subjects.KindEpoch.Subject(""), h, body)
 }
 

@@ -59,6 +59,11 @@ func TestUsage(t *testing.T) {
 		{"--host h1 --role web --config " + bad, exitUsage, bad + ":2: rolle: isn't a key here"},
 		{"--host h1 --role web --config /nowhere/agent.yaml", exitUsage, "/nowhere/agent.yaml"},
 		{"--host h1 --role web --state " + bad, exitFailed, "state directory"},
+		{"--host h1 --role web --creds " + bad, exitUsage, "trust: is missing"},
+		{"--host h1 --role web --trust none --creds " + bad, exitUsage, "chmod 600"},
+		{"--host h1 --role web --trust none --creds /nowhere/agent.creds", exitUsage, "/nowhere/agent.creds"},
+		{"--host h1 --role web --trust /nowhere/trust.txt", exitUsage, "/nowhere/trust.txt"},
+		{"--host h1 --role web --cert " + bad, exitUsage, "cert and key go together"},
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), strings.Fields(tt.args), &out, &errs)
@@ -73,10 +78,10 @@ func TestUsage(t *testing.T) {
 
 func TestFlagsWinOverTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.yaml")
-	if err := os.WriteFile(path, []byte("host: h1\nrole: web\nlabels: {zone: a, rack: r1}\nserver: nats://one:4222\nstate: /a\n"), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte("host: h1\nrole: web\nlabels: {zone: a, rack: r1}\nserver: nats://one:4222\nstate: /a\ncreds: /a.creds\ntrust: none\nca: /a.pem\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f, err := parse([]string{"--config", path, "--role=db", "--label", "zone=b", "--label", "service=x", "--state", "/b"})
+	f, err := parse([]string{"--config", path, "--role=db", "--label", "zone=b", "--label", "service=x", "--state", "/b", "--trust", "/t", "--cert", "/c", "--key", "/k"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +89,8 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Host != "h1" || c.Role != "db" || c.State != "/b" || c.Server != "nats://one:4222" {
+	if c.Host != "h1" || c.Role != "db" || c.State != "/b" || c.Server != "nats://one:4222" ||
+		c.Creds != "/a.creds" || c.Trust != "/t" || c.CA != "/a.pem" || c.Cert != "/c" || c.Key != "/k" {
 		t.Errorf("%+v", c)
 	}
 	if want := (map[rollout.Word]rollout.Word{"zone": "b", "rack": "r1", "service": "x"}); len(c.Labels) != len(want) || c.Labels["zone"] != "b" || c.Labels["rack"] != "r1" || c.Labels["service"] != "x" {
