@@ -139,6 +139,10 @@ func TestContextReachesTheConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	secret := file("user.creds") // git doesn't keep who may read a file
+	if err := os.WriteFile(secret, creds, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	jwt := strings.Split(string(creds), "\n")[1]
 	operator, err := server.ProcessConfigFile(identity("server.conf"))
 	if err != nil {
@@ -160,7 +164,7 @@ func TestContextReachesTheConnection(t *testing.T) {
 		"password": {"url": password, "user": "alice", "password": "secret"},
 		"token":    {"url": token, "token": "t0ken"},
 		"nkey":     {"url": nkey, "nkey": identity("user.nk")},
-		"creds":    {"url": decentral, "creds": identity("user.creds")},
+		"creds":    {"url": decentral, "creds": secret},
 		"jwt":      {"url": decentral, "user_jwt": jwt, "user_seed": strings.TrimSpace(string(seed))},
 		"tls":      withTLS(private, false),
 		"tlsfirst": withTLS(tlsFirst, true),
@@ -196,7 +200,7 @@ func TestContextReachesTheConnection(t *testing.T) {
 	}
 	t.Run("flags go before", func(t *testing.T) {
 		write("other", map[string]any{"url": "nats://127.0.0.1:1", "user": "eve", "password": "x", "token": "x"})
-		if _, err := dialWith(t, "--context", "other", "--server", decentral, "--creds", identity("user.creds")); err != nil {
+		if _, err := dialWith(t, "--context", "other", "--server", decentral, "--creds", secret); err != nil {
 			t.Error(err)
 		}
 		t.Setenv("TSUNAMI_SERVER", open) // the environment isn't a flag
