@@ -193,7 +193,7 @@ type row struct {
 func rows(t *testing.T, key map[string]string) (all []row) {
 	t.Helper()
 	names := func(s string) (out []string) {
-		for _, word := range strings.Fields(s) {
+		for word := range strings.FieldsSeq(s) {
 			if group, ok := groups[word]; ok {
 				out = append(out, group...)
 			} else if _, ok := who[word]; ok {

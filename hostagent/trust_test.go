@@ -37,11 +37,12 @@ func newSigner(t testing.TB) *access.Signer {
 // pin writes the file of pinned keys.
 func pin(t testing.TB, path string, signers ...*access.Signer) {
 	t.Helper()
-	text := "# pinned\n"
+	var text strings.Builder
+	text.WriteString("# pinned\n")
 	for _, s := range signers {
-		text += s.Public() + "\n"
+		text.WriteString(s.Public() + "\n")
 	}
-	if err := replaceFile(path, []byte(text), 0o644); err != nil {
+	if err := replaceFile(path, []byte(text.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
