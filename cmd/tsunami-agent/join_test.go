@@ -276,7 +276,9 @@ func TestJoinBadAnswers(t *testing.T) {
 		{"refused", text(403, `{"code":"forbidden","message":"the join token isn't good here"}`), exitRefused, "the join token isn't good here"},
 		{"refused, with control characters", text(403, "\x1b[2Jgone"), exitRefused, `\x1b[2Jgone`},
 		{"not at the moment", text(503, `{"code":"unavailable","message":"try later"}`), exitFailed, "try later"},
-		{"elsewhere", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example.net/", http.StatusTemporaryRedirect) }, exitRefused, "refused"},
+		{"elsewhere", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example.net/", http.StatusTemporaryRedirect)
+		}, exitRefused, "refused"},
 		{"no JSON", text(200, "<html>"), exitFailed, "the server's answer"},
 		{"without end", text(200, strings.Repeat(" ", 1<<20)), exitFailed, "more than 65536 bytes"},
 		{"another host's name", good("h2", func(*subjects.JoinAnswer) {}), exitFailed, `it names "h2"`},
