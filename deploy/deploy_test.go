@@ -95,6 +95,58 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// Each line of the agent's sandbox says why it is there, or stands with one that
+// does; and what packages need stays open.
+func TestAgentSandboxIsExplained(t *testing.T) {
+	key := regexp.MustCompile(`^([A-Za-z]+)=(.*)$`)
+	sandbox := regexp.MustCompile(`^(Protect|Private|Restrict|SystemCall|Capability|Ambient|NoNew|Memory|Lock|Keyring|UMask|SocketBind|Remove)`)
+	settings := func(name string) map[string]string {
+		all := map[string]string{}
+		explained := false
+		for line := range strings.Lines(text(t, name)) {
+			line = strings.TrimSpace(line)
+			m := key.FindStringSubmatch(line)
+			switch {
+			case strings.HasPrefix(line, "#"):
+				explained = true
+			case line == "":
+				explained = false
+			case m != nil && sandbox.MatchString(m[1]):
+				if !explained {
+					t.Errorf("%s: nothing explains %s", name, line)
+				}
+				all[m[1]] = strings.TrimSpace(all[m[1]] + " " + m[2])
+			}
+		}
+		return all
+	}
+	root := settings("systemd/tsunami-agent.service")
+	for _, open := range []string{
+		"ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices", "NoNewPrivileges", "RestrictSUIDSGID", "RestrictNamespaces",
+		"ProtectKernelModules", "ProtectKernelTunables", "MemoryDenyWriteExecute", "SocketBindDeny",
+	} {
+		if v, ok := root[open]; ok {
+			t.Errorf("the unit has %s=%s, and an installation needs it open", open, v)
+		}
+	}
+	for _, filtered := range []string{"@privileged", "@setuid", "@mount", "@module", "@process", "@file-system"} {
+		if strings.Contains(root["SystemCallFilter"], filtered) {
+			t.Errorf("the unit denies %s, which dpkg or what it starts needs", filtered)
+		}
+	}
+	if strings.Contains(root["CapabilityBoundingSet"], "CAP_SYS_PTRACE") {
+		t.Error("the unit drops CAP_SYS_PTRACE, which start-stop-daemon needs")
+	}
+	unprivileged := settings("systemd/unprivileged.conf")
+	for k, want := range map[string]string{
+		"NoNewPrivileges": "yes", "ProtectSystem": "strict", "ProtectHome": "yes", "CapabilityBoundingSet": "", "SocketBindDeny": "any", "MemoryDenyWriteExecute": "yes",
+	} {
+		if got, ok := unprivileged[k]; !ok || got != want {
+			t.Errorf("unprivileged.conf has %s=%s, want %s", k, got, want)
+		}
+	}
+}
+
 // The file that replaces the unit's flags starts out with the same.
 func TestDefaultFlags(t *testing.T) {
 	option := regexp.MustCompile(`(?m)^(?:Environment=)?"?TSUNAMID_OPTIONS="?([^"]*)"$`)

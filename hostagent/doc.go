@@ -12,7 +12,18 @@
 // on disk. A delete marker or an empty body changes nothing, so a host that
 // was decommissioned keeps what it has. A late or doubled message is silent; a
 // foreign record, another host's, or another document of the same generation
-// is refused, logged, and reported once as a health event.
+// is refused, logged, and reported once as a health event. So is a generation
+// that stays lower in the bucket itself, whose store was rolled back then.
+//
+// With pinned keys (Config.Trust, or Options.Keyring) a record must bear the
+// seal of one of them over this host's own key, whatever brought it. And a new
+// generation is taken only beside a fresh epoch: the scheduler's sealed word of
+// what time it is, which is read by Direct Get with the document, and again when
+// one is heard while none is fresh. Fresh is at most subjects.EpochFresh from
+// this host's clock, either way, and not older than one that counted before,
+// which state.json keeps. So a broker without its scheduler can stop changes and
+// never choose them. A document that lacks a fresh epoch is pending: it is
+// reported once, stands in the report as retrying, and is tried with each read.
 //
 // Taking is: state.json is replaced (written beside, synced, renamed, the
 // directory synced), then desired.json and the configured files are, then the
@@ -41,6 +52,18 @@
 //
 // Two agents can't share a state directory: the second one's Run returns an
 // error.
+//
+// Files are written below an os.Root of their own directory, and links there are
+// replaced, never followed: whoever may write into that directory can't have the
+// agent write, or read its state, elsewhere.
+//
+// # Identity
+//
+// The credentials, the pinned keys and the files of TLS are looked at four times
+// a heartbeat, by size and time. When those of the connection change, it is made
+// anew, with another prefix of inboxes where the key is another; when the pinned
+// keys do, what waits is dropped and read again. Files that can't be used change
+// nothing while the agent runs, and are an ErrIdentity when it starts.
 //
 // # Enacting
 //
