@@ -177,11 +177,13 @@ func (s *site) checkRevoked(flags ...string) {
 	})
 	s.access(append([]string{"revoke", host}, flags...)...)
 	revoked := time.Now()
-	eventually(s.t, 10*time.Second, host+" is disconnected", func() (bool, string) {
+	eventually(s.t, 20*time.Second, host+" is disconnected", func() (bool, string) {
 		out := agent.output()
 		return strings.Contains(out, "lost the broker"), out
 	})
-	if took := time.Since(revoked); took > time.Second {
+	// A second is promised, and broker's test holds it; here a dozen tests share
+	// the processors.
+	if took := time.Since(revoked); took > 5*time.Second {
 		s.t.Errorf("%s was disconnected %s after it was revoked", host, took)
 	}
 	for _, h := range ask[[]control.HostView](s, "host", "list") {

@@ -124,7 +124,8 @@ func TestWaitsForTheLock(t *testing.T) {
 	if err := syscall.FcntlFlock(lock.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK}); err != nil {
 		t.Fatal(err)
 	}
-	release := time.AfterFunc(1500*time.Millisecond, func() { lock.Close() })
+	release := time.AfterFunc(4*time.Second, // it takes a while to begin on a busy machine
+		func() { lock.Close() })
 	defer release.Stop()
 	h.enact("0.9.1", 0, "another package manager is at work")
 	h.observe("0.9.1")
