@@ -22,11 +22,11 @@ import (
 
 const (
 	maxJoinBody = 8 << 10
-	// joinsAtOnce bounds how many are worked on at a time: each is a signature,
-	// a few reads and a write.
-	joinsAtOnce = 8
-	// joinAttempts is how often one is tried anew because others joined with the
-	// same token at the same moment.
+	// joinsAtOnce is one: each is a signature, a few reads and a write, and two
+	// with the same token would only get into each other's way.
+	joinsAtOnce = 1
+	// joinAttempts is how often one is tried anew because another console let
+	// somebody in with the same token at the same moment.
 	joinAttempts = 32
 )
 
