@@ -112,11 +112,10 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 		if err != nil {
 			return err
 		}
-		key, public, err := joinSigner(seed)
+		signer, err := joinSigner(seed)
 		if err != nil {
 			return err
 		}
-		signer := Signer{key, public}
 		text = base64.RawURLEncoding.EncodeToString(body) + "." +
 			base64.RawURLEncoding.EncodeToString([]byte(signer.seal(subjects.Sealed(sealJoinToken, t.ID, nil, body))))
 		return nil
@@ -126,42 +125,31 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 
 // newJoin makes the key that issues hosts for join tokens.
 func (s *Store) newJoin(c *jwt.AccountClaims) error {
-	pair, err := nkeys.CreateAccount()
+	public, seed, err := newPair(nkeys.CreateAccount)
 	if err != nil {
 		return err
 	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return err
-	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return err
-	}
+	defer clear(seed)
 	template := scope(subjects.RoleAgent, public)
 	template.Description = joinScope
 	c.SigningKeys.AddScopedSigner(template)
-	return writeFile(s.path(serverDir, joinFile), append(seed, '\n'), 0o600)
+	return writeSeed(s.path(serverDir, joinFile), seed)
 }
 
 // joinSigner is the key that issues hosts, as one that signs.
-func joinSigner(seed []byte) (ed25519.PrivateKey, string, error) {
-	prefix, raw, err := nkeys.DecodeSeed(bytes.TrimSpace(seed))
-	if err != nil || prefix != nkeys.PrefixByteAccount {
-		return nil, "", errors.New("the key for joining isn't an account's nkey")
+func joinSigner(seed []byte) (*Signer, error) {
+	s, err := newSigner(nkeys.PrefixByteAccount, bytes.TrimSpace(seed))
+	if err != nil {
+		return nil, fmt.Errorf("the key for joining %w", err)
 	}
-	key := ed25519.NewKeyFromSeed(raw)
-	public, err := nkeys.Encode(nkeys.PrefixByteAccount, key.Public().(ed25519.PublicKey))
-	return key, string(public), err
+	return s, nil
 }
 
 // JoinDesk answers join tokens. What was used how often is its caller's to
 // count.
 type JoinDesk struct {
 	seed    []byte
-	public  string
-	key     ed25519.PublicKey
+	signer  *Signer
 	account string // public key
 }
 
@@ -172,7 +160,7 @@ func (s *Server) JoinDesk() (*JoinDesk, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, public, err := joinSigner(seed)
+	signer, err := joinSigner(seed)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +168,7 @@ func (s *Server) JoinDesk() (*JoinDesk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &JoinDesk{bytes.TrimSpace(seed), public, key.Public().(ed25519.PublicKey), a.account.Subject}, nil
+	return &JoinDesk{bytes.TrimSpace(seed), signer, a.account.Subject}, nil
 }
 
 // Read reads a token that this fleet has issued. The error wraps ErrToken.
@@ -203,10 +191,10 @@ func (d *JoinDesk) Read(text string) (*JoinToken, error) {
 		return nil, bad
 	}
 	h := subjects.Header{subjects.HeaderSeal: {string(seal)}}
-	if public, _, _ := strings.Cut(string(seal), " "); public != d.public {
+	if public, _, _ := strings.Cut(string(seal), " "); public != d.signer.public {
 		return nil, bad
 	}
-	if err := verify(d.key, sealJoinToken, t.ID, h, body); err != nil {
+	if err := verify(d.signer.key.Public().(ed25519.PublicKey), sealJoinToken, t.ID, h, body); err != nil {
 		return nil, bad
 	}
 	return t, nil
@@ -233,16 +221,9 @@ func (d *JoinDesk) Issue(host rollout.Host, public string, expires time.Time) (I
 // NewHostKey makes a host's own key pair: the signer of its requests to join,
 // and the seed for its credentials file.
 func NewHostKey() (s *Signer, seed []byte, err error) {
-	pair, err := nkeys.CreateUser()
-	if err != nil {
+	if _, seed, err = newPair(nkeys.CreateUser); err != nil {
 		return nil, nil, err
 	}
-	defer pair.Wipe()
-	kept, err := pair.Seed()
-	if err != nil {
-		return nil, nil, err
-	}
-	seed = bytes.Clone(kept)
 	s, err = NewSigner(seed)
 	return s, seed, err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -29,21 +28,9 @@ func LoadCredentials(file string) (*Credentials, error) {
 // write it says whose seals count: it must be the caller's own or root's, and
 // nobody else's to write.
 func LoadKeyring(file string) (*Keyring, error) {
-	f, err := os.Open(file)
+	text, err := readFit(file, owned)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close() // it was only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if err := owned(info); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	text, err := readBounded(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	k, err := ParseKeyring(text)
 	if err != nil {
@@ -71,7 +58,7 @@ func HostKey(file string) (*Signer, []byte, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return s, seed, WriteSecret(file, append(bytes.Clone(seed), '\n'))
+		return s, seed, writeSeed(file, seed)
 	}
 	if err != nil {
 		return nil, nil, err

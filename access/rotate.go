@@ -21,19 +21,11 @@ const nextSeal = "seal.next.nk"
 // newSeal makes a key that seals records, and adds it to those that are
 // trusted.
 func (s *Store) newSeal(file string) error {
-	pair, err := nkeys.CreateUser()
+	public, seed, err := newPair(nkeys.CreateUser)
 	if err != nil {
 		return err
 	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return err
-	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return err
-	}
+	defer clear(seed)
 	text, err := os.ReadFile(s.TrustFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = []byte("# Public keys of the scheduler, which hosts believe: /etc/tsunami/trust.txt\n"), nil
@@ -48,7 +40,7 @@ func (s *Store) newSeal(file string) error {
 			return err
 		}
 	}
-	return writeFile(file, append(seed, '\n'), 0o600)
+	return writeSeed(file, seed)
 }
 
 // Trust is the file of public keys that agents pin.
@@ -88,7 +80,7 @@ func (s *Store) FinishSeal() error {
 			return err
 		}
 		defer clear(seed)
-		if err := writeFile(s.path(serverDir, sealFile), seed, 0o600); err != nil {
+		if err := WriteSecret(s.path(serverDir, sealFile), seed); err != nil {
 			return err
 		}
 		return os.Remove(s.path(keysDir, nextSeal))

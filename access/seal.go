@@ -34,14 +34,24 @@ type Signer struct {
 // NewSigner makes a signer of an nkey's seed. It returns an error for what
 // isn't a user's.
 func NewSigner(seed []byte) (*Signer, error) {
+	s, err := newSigner(nkeys.PrefixByteUser, seed)
+	if err != nil {
+		return nil, fmt.Errorf("the signing key %w", err)
+	}
+	return s, nil
+}
+
+// newSigner makes a signer of a seed of this kind. The key's text stays out of
+// the errors.
+func newSigner(kind nkeys.PrefixByte, seed []byte) (*Signer, error) {
 	prefix, raw, err := nkeys.DecodeSeed(seed)
-	if err != nil || prefix != nkeys.PrefixByteUser {
-		return nil, errors.New("the signing key isn't a user's nkey") // its text stays out of the message
+	if err != nil || prefix != kind {
+		return nil, fmt.Errorf("isn't %s nkey", map[nkeys.PrefixByte]string{nkeys.PrefixByteUser: "a user's", nkeys.PrefixByteAccount: "an account's"}[kind])
 	}
 	key := ed25519.NewKeyFromSeed(raw)
-	public, err := nkeys.Encode(nkeys.PrefixByteUser, key.Public().(ed25519.PublicKey))
+	public, err := nkeys.Encode(kind, key.Public().(ed25519.PublicKey))
 	if err != nil {
-		return nil, fmt.Errorf("the signing key: %w", err)
+		return nil, fmt.Errorf("can't be used: %w", err)
 	}
 	return &Signer{key, string(public)}, nil
 }

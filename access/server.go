@@ -43,6 +43,7 @@ type Server struct {
 // LoadServer reads the folder server of an access directory, which Init wrote.
 func LoadServer(dir string) (*Server, error) {
 	s := &Server{dir: filepath.Join(dir, serverDir)}
+	s.change = s.stamp() // before it is read: what changes meanwhile is seen next time
 	for name, to := range map[string]*string{operatorFile: &s.Operator, systemFile: &s.System, accountFile: &s.Account} {
 		b, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err != nil {
@@ -50,7 +51,6 @@ func LoadServer(dir string) (*Server, error) {
 		}
 		*to = string(bytes.TrimSpace(b))
 	}
-	s.change = s.stamp()
 	return s, nil
 }
 

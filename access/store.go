@@ -127,7 +127,7 @@ func (s *Store) init() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.path(keysDir, operatorKey), append(seed, '\n'), 0o600)
+	return writeSeed(s.path(keysDir, operatorKey), seed)
 }
 
 // Open opens an access directory.
@@ -154,19 +154,12 @@ func (s *Store) TrustFile() string { return s.path(trustFile) }
 
 // newKey makes a key, keeps its seed and returns its public half.
 func (s *Store) newKey(file string, create func() (nkeys.KeyPair, error)) (public string, err error) {
-	pair, err := create()
+	public, seed, err := newPair(create)
 	if err != nil {
 		return "", err
 	}
-	defer pair.Wipe()
-	if public, err = pair.PublicKey(); err != nil {
-		return "", err
-	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return "", err
-	}
-	return public, writeFile(s.path(keysDir, file), append(seed, '\n'), 0o600)
+	defer clear(seed)
+	return public, writeSeed(s.path(keysDir, file), seed)
 }
 
 // key reads a key. Whoever asks wipes it.
@@ -265,7 +258,7 @@ var parts = map[string]subjects.Role{
 
 // keepPart puts a part's credentials where its server reads them.
 func (s *Store) keepPart(i Issued) error {
-	return writeFile(s.path(serverDir, i.Name+".creds"), i.Credentials, 0o600)
+	return WriteSecret(s.path(serverDir, i.Name+".creds"), i.Credentials)
 }
 
 // reserved are names that the audit log gives to parts, and words that rotation
@@ -275,11 +268,11 @@ var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), Par
 // checkName refuses what the broker would read as a pattern, and names that are
 // taken: a host's is a host name, a person's an id.
 func checkName(w Wanted) error {
-	switch w.Role {
-	case subjects.RoleAgent:
+	switch {
+	case w.Role == subjects.RoleAgent:
 		_, err := rollout.ParseHost(w.Name)
 		return err
-	case subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin:
+	case w.Role.Person():
 		if slices.Contains(reserved, w.Name) || slices.Contains(subjects.Roles, subjects.Role(w.Name)) {
 			return fmt.Errorf("operator %q: the name is one of Tsunami's own", w.Name)
 		}
@@ -341,26 +334,18 @@ func (s *Store) issue(wanted []Wanted) ([]Issued, error) {
 func issue(signer nkeys.KeyPair, account string, w Wanted) (Issued, error) {
 	var seed []byte
 	if w.Key == "" {
-		pair, err := nkeys.CreateUser()
-		if err != nil {
+		var err error
+		if w.Key, seed, err = newPair(nkeys.CreateUser); err != nil {
 			return Issued{}, err
 		}
-		defer pair.Wipe()
-		if w.Key, err = pair.PublicKey(); err != nil {
-			return Issued{}, err
-		}
-		if seed, err = pair.Seed(); err != nil {
-			return Issued{}, err
-		}
+		defer clear(seed)
 	}
 	if !nkeys.IsValidPublicUserKey(w.Key) {
 		return Issued{}, errors.New("the public key isn't a user's nkey")
 	}
 	c := jwt.NewUserClaims(w.Key)
+	c.SetScoped(true) // which forgets what a scoped user may not say, the next among it
 	c.Name, c.IssuerAccount, c.BearerToken = w.Name, account, w.Bearer
-	bearer := c.BearerToken
-	c.SetScoped(true)
-	c.BearerToken = bearer
 	if !w.Expires.IsZero() {
 		c.Expires = w.Expires.Unix()
 	}
