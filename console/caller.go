@@ -71,10 +71,10 @@ func (g *gate) bearer(said []string, now time.Time) (caller, error) {
 	if err != nil || !id.Bearer {
 		return caller{}, errBadToken
 	}
-	switch id.Role {
-	case subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin:
+	switch {
+	case id.Role.Person():
 		return caller{all: true}, nil
-	case subjects.RoleAgent:
+	case id.Role == subjects.RoleAgent:
 		host, err := rollout.ParseHost(id.Name)
 		if err != nil {
 			return caller{}, errBadToken

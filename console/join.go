@@ -39,9 +39,6 @@ type Enrolment struct {
 	Server func() *access.Server
 }
 
-// joinActor is who writes the records of joins.
-const joinActor = "joiner"
-
 // joining serves subjects.JoinPath.
 type joining struct {
 	Enrolment
@@ -208,7 +205,7 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		return err
 	}
 	header := subjects.Header{
-		subjects.HeaderActor: {joinActor},
+		subjects.HeaderActor: {access.PartJoiner},
 		subjects.HeaderTime:  {use.Time.Format(time.RFC3339Nano)},
 	}
 	for range joinAttempts {

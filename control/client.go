@@ -117,7 +117,7 @@ func (c *Client) Call(ctx context.Context, verb Verb, req, resp any) error {
 }
 
 func (c *Client) request(ctx context.Context, verb Verb, body []byte) ([]byte, error) {
-	subject := apiPrefix + string(c.actor) + "." + string(verb)
+	subject := subjects.API + string(c.actor) + "." + string(verb)
 	inbox := c.nc.NewInbox()
 	ctx, done := c.denied.watch(ctx, subject, inbox)
 	defer done()

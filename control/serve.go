@@ -40,8 +40,6 @@ const (
 	headerRole = "Tsunami-Role"
 )
 
-const apiPrefix = "tsunami.api."
-
 // partSize leaves room below the broker's usual payload of 1 MiB for headers.
 const partSize = 900 << 10
 
@@ -99,7 +97,7 @@ func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler, option
 	ctx, cancel := context.WithCancel(ctx)
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: ServiceName, Version: semantic(version),
-		Description: "Operators' requests to the Tsunami scheduler, on " + apiPrefix + "<actor>.<verb>",
+		Description: "Operators' requests to the Tsunami scheduler, on " + subjects.API + "<actor>.<verb>",
 	})
 	if err != nil {
 		cancel()
@@ -108,7 +106,7 @@ func Serve(ctx context.Context, nc *nats.Conn, version string, h Handler, option
 	for _, verb := range Verbs {
 		err := svc.AddEndpoint(strings.ReplaceAll(string(verb), ".", "-"), micro.HandlerFunc(func(m micro.Request) {
 			g.serve(ctx, nc, verb, m, h)
-		}), micro.WithEndpointSubject(apiPrefix+"*."+string(verb)))
+		}), micro.WithEndpointSubject(subjects.API+"*."+string(verb)))
 		if err != nil {
 			cancel()
 			return nil, errors.Join(fmt.Errorf("serve %s: %w", verb, err), svc.Stop())
@@ -146,10 +144,10 @@ func caller(m micro.Request, verb Verb) (rollout.ID, error) {
 	if m.Headers().Get("Nats-Stream") != "" || m.Headers().Get("Nats-Subject") != "" {
 		return "", errors.New("this message was echoed from a stream; it isn't a request")
 	}
-	rest, ok := strings.CutPrefix(m.Subject(), apiPrefix)
+	rest, ok := strings.CutPrefix(m.Subject(), subjects.API)
 	token, v, found := strings.Cut(rest, ".")
 	if !ok || !found || v != string(verb) {
-		return "", fmt.Errorf("subject %q isn't %s<actor>.%s", m.Subject(), apiPrefix, verb)
+		return "", fmt.Errorf("subject %q isn't %s<actor>.%s", m.Subject(), subjects.API, verb)
 	}
 	return rollout.ParseID("operator", token)
 }

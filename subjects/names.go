@@ -24,9 +24,12 @@ const (
 	alivePrefix    = "tsunami.alive."
 	healthPrefix   = "tsunami.health."
 	silencePrefix  = "tsunami.silence."
-	apiPrefix      = "tsunami.api."
 	directGet      = "$JS.API.DIRECT.GET." + Stream + "."
 )
+
+// API is the beginning of every request's subject; the caller's name and the
+// verb follow.
+const API = "tsunami.api."
 
 // Subject patterns for streams and subscriptions.
 const (

@@ -89,7 +89,7 @@ func PermissionsOf(r Role) Permissions {
 	}
 	asking := func(verbs ...Verb) {
 		for _, v := range verbs {
-			publish("ask the service", apiPrefix+ofName+"."+v)
+			publish("ask the service", API+ofName+"."+v)
 		}
 	}
 	// looking is what the nats command needs beside, for kv, stream and micro.
@@ -124,7 +124,7 @@ func PermissionsOf(r Role) Permissions {
 			KindDesired, KindRollout, KindProgress, KindVariable, KindObjective, KindBlackout, KindPin, KindLeader, KindEpoch)...)
 		publish("release the red button", KindStop.Subject(""))
 		reading(allStreams...)
-		subscribe("operators' requests", apiPrefix+"*.>")
+		subscribe("operators' requests", API+"*.>")
 		subscribe("be found as a micro service", "$SRV.>")
 		subscribe("hosts' heartbeats", AllAlive)
 		own()

@@ -1,6 +1,9 @@
 package subjects
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Role is what an identity is for, and so what it may do.
 type Role string
@@ -24,6 +27,12 @@ var Roles = []Role{
 	RoleScheduler, RoleSloguard, RoleSetup, RoleJoiner, RoleAgent,
 	RoleViewer, RoleApprover, RoleOperator, RoleAdmin,
 }
+
+// People are the roles of persons.
+var People = []Role{RoleViewer, RoleOperator, RoleApprover, RoleAdmin}
+
+// Person says whether it is the role of a person.
+func (r Role) Person() bool { return slices.Contains(People, r) }
 
 // ParseRole returns an error for what isn't a role.
 func ParseRole(s string) (Role, error) {

@@ -21,7 +21,6 @@ import (
 type accessApp struct {
 	*app
 	dir string // of identities
-	ca  string // for pushing
 }
 
 func (a *app) accessCommand() *cobra.Command {
@@ -297,12 +296,7 @@ identities, and what roles may do. tsunamid's own broker reads it by itself.`,
 			return x.push(cmd.Context(), s)
 		},
 	}
-	x.pushFlags(cmd)
 	return cmd
-}
-
-func (x *accessApp) pushFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&x.ca, "ca", "", "a `file` with the authorities whose certificates the nats-server may show")
 }
 
 // spread tells how a change reaches the brokers, and with --server takes it

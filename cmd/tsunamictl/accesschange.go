@@ -71,7 +71,6 @@ on the list: say its --key, which the audit log has.`,
 	cmd.Flags().StringVar(&role, "role", "", "the identity of this `role` only")
 	cmd.Flags().StringVar(&key, "key", "", "the identity of this public `key`, whoever issued it")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(strings.Split(roleNames(subjects.Roles), ", "), cobra.ShellCompDirectiveNoFileComp))
-	x.pushFlags(cmd)
 	return cmd
 }
 
@@ -139,7 +138,6 @@ beside the old one, and --finish ends the old one when the new one is everywhere
 	cmd.Flags().BoolVar(&finish, "finish", false, "the second step: the old one ends")
 	cmd.Flags().BoolVar(&force, "force", false, "finish although identities that have no newer one end with it")
 	cmd.Flags().StringVar(&out, "out", "", "the `file` of credentials, or the directory for several (default NAME.creds here)")
-	x.pushFlags(cmd)
 	return cmd
 }
 

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -353,18 +352,15 @@ alone, never for the broker, and expires. 'tsunamictl access revoke' ends it.`,
 	return cmd
 }
 
-// people are the roles of persons.
-var people = []subjects.Role{subjects.RoleViewer, subjects.RoleOperator, subjects.RoleApprover, subjects.RoleAdmin}
-
 func personsRole(s string) (subjects.Role, error) {
-	if r := subjects.Role(s); slices.Contains(people, r) {
+	if r := subjects.Role(s); r.Person() {
 		return r, nil
 	}
-	return "", usagef("--role: %q isn't a person's role: want one of %s", s, roleNames(people))
+	return "", usagef("--role: %q isn't a person's role: want one of %s", s, roleNames(subjects.People))
 }
 
 func personsRoles(cmd *cobra.Command) {
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(strings.Split(roleNames(people), ", "), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(strings.Split(roleNames(subjects.People), ", "), cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (x *accessApp) operatorAddCommand() *cobra.Command {
@@ -386,7 +382,7 @@ person. The audit log names them.
 		ValidArgsFunction: noCompletion,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if role == "" {
-				return usagef("--role is missing: want one of %s", roleNames(people))
+				return usagef("--role is missing: want one of %s", roleNames(subjects.People))
 			}
 			r, err := personsRole(role)
 			if err != nil {
@@ -403,10 +399,9 @@ person. The audit log names them.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&role, "role", "", "what they may do: the `role`, one of "+roleNames(people))
+	f.StringVar(&role, "role", "", "what they may do: the `role`, one of "+roleNames(subjects.People))
 	f.StringVar(&out, "out", "", "the `file` of credentials (default NAME.creds beside --dir)")
 	f.Var(&expires, "expires", "for how long, such as 90d (default: for ever)")
-	x.pushFlags(cmd)
 	personsRoles(cmd)
 	return cmd
 }

@@ -4,10 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
-
-	"time"
 
 	"github.com/tsunami-rollouts/tsunami/access"
 )

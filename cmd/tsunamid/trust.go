@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -46,18 +45,12 @@ func (t *trust) take(s *access.Server) error {
 // identity is what a part connects with: its credentials file, and the prefix
 // of the subjects on which it hears answers.
 func (t *trust) identity(part string) (file, inbox string, err error) {
-	file, err = t.server.Load().Credentials(part)
-	if err != nil {
+	if file, err = t.server.Load().Credentials(part); err != nil {
 		return "", "", fmt.Errorf("the credentials of %s: %w", part, err)
 	}
-	b, err := os.ReadFile(file)
+	c, err := access.LoadCredentials(file)
 	if err != nil {
 		return "", "", fmt.Errorf("the credentials of %s: %w", part, err)
-	}
-	defer clear(b)
-	c, err := access.ParseCredentials(b)
-	if err != nil {
-		return "", "", fmt.Errorf("%s: %w", file, err)
 	}
 	return file, c.Inbox(part == access.PartConsole), nil // the console is a viewer, and those are people
 }
