@@ -77,13 +77,10 @@ func (s *scheduler) attest(m bus.Msg, live bool) bus.Msg {
 	if !known || !bytes.Equal(ours, subjects.Sealed(subjects.SealRecord, m.Subject, m.Header, m.Data)) {
 		err = s.o.Keyring.Verify(m.Subject, m.Header, m.Data)
 	}
-	if follows := m.Header.Get(subjects.HeaderFollows); err == nil && live && follows != "" {
-		if n, notNumber := strconv.ParseUint(follows, 10, 64); notNumber == nil && n == s.revisions[m.Subject] {
-			return m
-		}
-	} else if err == nil {
-		return m
+	follows := m.Header.Get(subjects.HeaderFollows)
+	again := live && follows != "" && follows != strconv.FormatUint(s.revisions[m.Subject], 10)
+	if err != nil || again {
+		m.Header = m.Header.Unmarked()
 	}
-	m.Header = m.Header.Unmarked()
 	return m
 }
