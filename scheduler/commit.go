@@ -70,7 +70,7 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 		return err
 	}
 	start := time.Now()
-	epoch, err := s.dueEpoch(now)
+	epoch, err := s.dueEpoch(l.Led, now)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *scheduler) renew(ctx context.Context, l subjects.Leader, rest []bus.Mes
 		}
 		return err
 	}
-	s.renewed, s.backoff = now, 0
+	s.renewed, s.backoff, s.leader.Led = now, 0, l.Led
 	if len(epoch) > 0 {
 		s.epoch = now
 	}

@@ -34,6 +34,9 @@ func (s *scheduler) load(ctx context.Context) error {
 		kb, _, _ := subjects.ParseKey(b.Subject)
 		return cmp.Compare(cmp.Or(rank[ka], 9), cmp.Or(rank[kb], 9))
 	})
+	if err := s.recall(ctx, stored); err != nil {
+		return err
+	}
 	for _, m := range stored {
 		s.apply(ctx, m)
 		if s.unread != nil {
@@ -48,6 +51,9 @@ func (s *scheduler) load(ctx context.Context) error {
 	}
 	for _, m := range reports {
 		s.report(m)
+	}
+	if err := s.setBack(ctx); err != nil {
+		return err
 	}
 	s.leaderAt, s.loaded = time.Now(), true
 	s.guard.heard = s.leaderAt
@@ -87,7 +93,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		return
 	}
 	s.audit.wrote(kind, name, m.Sequence)
-	m = s.attest(m, s.loaded)
+	m = s.attest(m, s.revisions[m.Subject])
 	switch kind {
 	case subjects.KindDesired:
 		err = s.applyDesired(ctx, name, m)
@@ -124,6 +130,8 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 		err = s.applyLeader(ctx, m)
 	case subjects.KindGuard:
 		err = s.applyGuard(m)
+	case subjects.KindEpoch:
+		err = s.applyEpoch(m)
 	}
 	key := kind.Key(name)
 	if err != nil {
@@ -200,10 +208,16 @@ func (s *scheduler) applyLeader(ctx context.Context, m bus.Msg) error {
 			}
 			if good != nil {
 				good.Holder = ""
+				if s.o.Keyring != nil {
+					good.Led = s.leader.Led
+				}
 				s.leader = *good
 			}
 		}
 		return fmt.Errorf("the lease was overwritten or deleted by hand: %w", err)
+	}
+	if s.o.Keyring != nil {
+		l.Led = s.leader.Led // as the epoch says, which is sealed
 	}
 	s.leader = *l
 	s.found = s.found || l.Step == s.lost
@@ -215,6 +229,26 @@ func (s *scheduler) applyLeader(ctx context.Context, m bus.Msg) error {
 	}
 	if !s.leading {
 		s.snap.PutLead(l.Led, time.Time{})
+	}
+	return nil
+}
+
+// applyEpoch takes the leaders' clock from the epoch. One that was overwritten
+// is written anew with the next renewal: hosts wait for it. Without identities
+// there is none.
+func (s *scheduler) applyEpoch(m bus.Msg) error {
+	if s.o.Keyring == nil {
+		return nil
+	}
+	s.revisions[m.Subject] = m.Sequence
+	e, err := decodeOwn[subjects.Epoch](m)
+	if err != nil {
+		s.epoch = time.Time{}
+		return fmt.Errorf("overwritten or deleted by hand; it is written anew: %w", err)
+	}
+	s.leader.Led = max(s.leader.Led, e.Led)
+	if !s.leading {
+		s.snap.PutLead(s.leader.Led, time.Time{})
 	}
 	return nil
 }

@@ -72,8 +72,12 @@ func lastGood[T any](ctx context.Context, s *scheduler, subject string, decode f
 		s.unread = fmt.Errorf("a record was changed by hand, and the one before can't be read: %w", err)
 		return nil, err
 	}
-	for _, m := range slices.Backward(history) {
-		if v, err := decode(s.attest(m, false)); err == nil {
+	for i, m := range slices.Backward(history) {
+		var before uint64
+		if i > 0 {
+			before = history[i-1].Sequence
+		}
+		if v, err := decode(s.attest(m, before)); err == nil {
 			return v, nil
 		}
 	}
@@ -139,6 +143,7 @@ func (s *scheduler) applyRollout(ctx context.Context, id rollout.ID, m bus.Msg) 
 }
 
 func (s *scheduler) applyProgress(ctx context.Context, id rollout.ID, m bus.Msg) error {
+	s.revisions[m.Subject] = m.Sequence
 	p, err := decodeOwn[rollout.Progress](m)
 	if err == nil {
 		s.snap.PutProgress(id, *p)

@@ -376,6 +376,7 @@ func (s *scheduler) take(ctx context.Context) {
 	now := time.Now()
 	l := s.leader
 	l.Holder, l.Name, l.Since = s.holder, s.o.Name, now.UTC()
+	s.epoch = time.Time{} // hosts have waited for one
 	if l.Seed == "" {
 		l.Seed = random()
 	}
@@ -415,9 +416,14 @@ func (s *scheduler) quit() {
 	now := time.Now()
 	l := s.leader
 	l.Holder, l.Led, l.Renewed = "", s.snap.Led(now), now.UTC()
-	body, err := subjects.Encode(l)
+	s.epoch = time.Time{}
+	epoch, err := s.dueEpoch(l.Led, now)
+	var body []byte
 	if err == nil {
-		_, err = bus.Commit(ctx, s.js, []bus.Message{s.leaderMessage(body)})
+		body, err = subjects.Encode(l)
+	}
+	if err == nil {
+		_, err = bus.Commit(ctx, s.js, append([]bus.Message{s.leaderMessage(body)}, s.seal(epoch)...))
 	}
 	if err != nil {
 		s.log.Info("lease not given back; it runs out by itself", "err", err)

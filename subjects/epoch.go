@@ -14,6 +14,9 @@ const EpochFresh = 10 * time.Minute
 // make one, so a broker without its scheduler can give no host anything new.
 type Epoch struct {
 	Time time.Time `json:"time"`
+	// Led is what the leaders' clock showed then, see [Leader]: the lease, which
+	// bears no seal, is not believed about it.
+	Led time.Duration `json:"led,omitempty"`
 }
 
 // DecodeEpoch reads the epoch's body strictly.
