@@ -17,7 +17,7 @@
 //
 // The first command describes the fleet:
 //
-//	fleet [seeds=3] [more=9] [trace] [at=2027-03-26T12:00+01:00] [exact] [agents] [consume]
+//	fleet [seeds=3] [more=9] [trace] [at=2027-03-26T12:00+01:00] [exact] [agents] [consume] [sealed]
 //	      [heartbeat=1d] [reread=1d] [renew=2h] [lease=6h] [confirm=10m]
 //
 // With seeds the script runs so many times, each time with other chances: the
@@ -29,7 +29,8 @@
 // unless at= gives a later moment. With exact a light host takes as long as
 // confirm= says, and no less or more. With agents hosts run the real agent, and
 // with consume the scheduler reads streams as in production; both cost time, a
-// second or so a simulated day. The rest are [Options].
+// second or so a simulated day. With sealed the scheduler seals what it writes, and
+// believes only what is sealed. The rest are [Options].
 //
 // Hosts are named h1, h2, … in the order in which they come; h5..h8 are four of
 // them. Each runs the values that are given, as in docker_version=1.10.3.

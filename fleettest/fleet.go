@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tsunami-rollouts/tsunami/access"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
@@ -56,6 +57,9 @@ type Options struct {
 	// Consume says that the scheduler reads streams by bus.Consume, as in
 	// production. It costs several real seconds a simulated day.
 	Consume bool
+	// Sealed says that the scheduler seals what it writes, and believes only what
+	// is sealed.
+	Sealed bool
 	// Logger is the scheduler's; default: discards.
 	Logger *slog.Logger
 }
@@ -95,6 +99,8 @@ type Fleet struct {
 	reports *recording
 	audit   *recording
 	running *process // the scheduler; nil: there is none
+	signer  *access.Signer
+	keyring *access.Keyring
 	Checker *Checker
 }
 
@@ -157,6 +163,12 @@ func start(t *testing.T, dir string, o Options) *Fleet {
 		}
 	}
 	var err error
+	if o.Sealed {
+		f.signer, _, err = access.NewHostKey() // any user's key
+		must(err)
+		f.keyring, err = access.ParseKeyring([]byte(f.signer.Public()))
+		must(err)
+	}
 	must(f.broker.up())
 	// The operator and the observer share a connection without faults.
 	f.nc, err = bus.Connect(bus.ConnectOptions{InProcess: newLink(f.broker, o.Seed), Name: "operator", PingInterval: seldom})
@@ -242,6 +254,7 @@ func (f *Fleet) SchedulerUp() {
 	o := scheduler.Options{
 		Conn: nc, Logger: f.Options.Logger, Name: "fleettest", Version: "1.0.0",
 		Heartbeat: f.Options.Heartbeat, Renew: f.Options.Renew, Lease: f.Options.Lease,
+		Signer: f.signer, Keyring: f.keyring,
 	}
 	if !f.Options.Consume {
 		o.Consume = consume

@@ -205,6 +205,8 @@ func (h *header) fleet(words []string) error {
 			h.options.Agents = true
 		case w == "consume":
 			h.options.Consume = true
+		case w == "sealed":
+			h.options.Sealed = true
 		case w == "exact":
 			h.options.Exact = true
 		case w == "trace":
