@@ -189,8 +189,10 @@ func (g *guard) publish(ctx context.Context, now time.Time) error {
 // leaseTime bounds one exchange with the broker.
 const leaseTime = 2 * time.Second
 
+// writeLease writes even while the guard ends: a renewal that was written but not
+// heard of would make the broker refuse to take the lease back.
 func (g *guard) writeLease(ctx context.Context, record subjects.Guard) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTime)
 	defer cancel()
 	body, err := subjects.Encode(record)
 	if err == nil && len(body) > subjects.MaxBody {
