@@ -116,13 +116,24 @@ func (c *Client) noLog(err error) error {
 // ends the sequence.
 func (c *Client) stored(ctx context.Context, stream string, patterns []string, since time.Time) iter.Seq2[bus.Msg, error] {
 	return func(yield func(bus.Msg, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
 		start, err := bus.SequenceSince(ctx, c.js, stream, since)
 		if err != nil {
 			yield(bus.Msg{}, err)
 			return
 		}
+		for m, err := range c.storedFrom(ctx, stream, patterns, start) {
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// storedFrom is stored from a sequence on.
+func (c *Client) storedFrom(ctx context.Context, stream string, patterns []string, start uint64) iter.Seq2[bus.Msg, error] {
+	return func(yield func(bus.Msg, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
 		messages, err := bus.Consume(ctx, c.js, stream, bus.ConsumeOptions{Subjects: patterns, Start: start})
 		if err != nil {
 			yield(bus.Msg{}, err)
