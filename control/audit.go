@@ -66,8 +66,10 @@ func (f AuditFilter) matches(r AuditRecord) bool {
 
 // Audit yields the audit records that the filter matches, as far as they are
 // in the log when it is called, oldest first. Every change is there, what
-// nobody can read too: its Reason then says that it was written by hand. An
-// error ends the sequence. It needs no scheduler.
+// nobody can read too: its Reason then says that it was written by hand. To a
+// client with credentials, who is in a fleet with identities, it says of what
+// bears no seal that its actor is unproven; whether seals are good is Verify's
+// to say. An error ends the sequence. It needs no scheduler.
 func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord, error] {
 	return func(yield func(AuditRecord, error) bool) {
 		patterns := f.patterns()
@@ -80,6 +82,9 @@ func (c *Client) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditRecord
 				return
 			}
 			for _, r := range auditRecords(m) {
+				if c.credentials != nil {
+					unproven(&r, m)
+				}
 				if f.matches(r) && !yield(r, nil) {
 					return
 				}
@@ -184,6 +189,33 @@ func auditRecords(m bus.Msg) []AuditRecord {
 		}
 	}
 	return []AuditRecord{r}
+}
+
+// unproven says of a record without a seal that nothing proves what it says:
+// an abort or a stop is plain by design, anything else isn't the scheduler's.
+func unproven(r *AuditRecord, m bus.Msg) {
+	if m.Header.Get(subjects.HeaderSeal) != "" {
+		return
+	}
+	if r.Actor != "" {
+		r.Actor += " (unproven)"
+	}
+	if !plain(m) {
+		r.Reason = "an admin's direct write, or of before there were identities: " + r.Reason
+	}
+}
+
+// plain says whether a record bears no seal by design: aborts and stops have to
+// work when all else is down and can only stop, and joins aren't the
+// scheduler's.
+func plain(m bus.Msg) bool {
+	switch kind, _, _ := subjects.ParseKey(m.Subject); kind {
+	case subjects.KindAbort, subjects.KindJoin:
+		return true
+	case subjects.KindStop:
+		return m.Header.Get(subjects.HeaderAcknowledges) == ""
+	}
+	return false
 }
 
 // origin is the record's sequence in the bucket: the second field of

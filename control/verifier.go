@@ -98,8 +98,7 @@ func (v *verifier) seal(m *bus.Msg) error {
 	if err != nil {
 		return nil // judge says so
 	}
-	plain := kind == subjects.KindAbort || kind == subjects.KindJoin || kind == subjects.KindStop && m.Header.Get(subjects.HeaderAcknowledges) == ""
-	if plain && m.Header.Get(subjects.HeaderSeal) == "" {
+	if plain(*m) && m.Header.Get(subjects.HeaderSeal) == "" {
 		return errNeedsNone
 	}
 	return v.trust.Verify(kind.Subject(name), m.Header, m.Data)

@@ -80,7 +80,8 @@ func (c *Client) Verify(ctx context.Context, o VerifyOptions) (*Verification, er
 		if kept.err != nil {
 			return fail(kept.err)
 		}
-		if kept.ended || time.Since(began) > catchUp {
+		nothing := !v.begins && v.origin == 0 // it was asked for from after the end
+		if kept.ended || nothing || time.Since(began) > catchUp {
 			break
 		}
 		select {

@@ -37,9 +37,9 @@ type app struct {
 	isTerminal bool
 	terminal   int // the file descriptor, where it is one
 
-	server, creds, ca, context, actor, output string
-	timeout                                   durationFlag
-	noColor                                   bool
+	server, creds, ca, cert, key, context, actor, output string
+	timeout                                              durationFlag
+	noColor                                              bool
 
 	given  func(flag string) bool // whether a global flag was given
 	client *control.Client
@@ -76,6 +76,8 @@ change that a host was ever told is on the audit log with its reason.`,
 	f.StringVar(&a.server, "server", envOr("TSUNAMI_SERVER", defaultServer), "NATS `URL`, or several with commas (env TSUNAMI_SERVER)")
 	f.StringVar(&a.creds, "creds", os.Getenv("TSUNAMI_CREDS"), "NATS credentials `file`: who one is (env TSUNAMI_CREDS)")
 	f.StringVar(&a.ca, "ca", os.Getenv("TSUNAMI_CA"), "certificates of who vouches for the broker's, a `file` (default the machine's; env TSUNAMI_CA)")
+	f.StringVar(&a.cert, "cert", "", "a certificate to show to the broker, a `file`, where it asks for one")
+	f.StringVar(&a.key, "key", "", "the private key of --cert, a `file`")
 	f.StringVar(&a.context, "context", "", "a `context` of the nats command: where to connect to and as whom; --server and --creds go before it")
 	f.StringVar(&a.actor, "actor", operator(), "who the audit log names; with credentials it is whose they are")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json or yaml")
@@ -131,6 +133,9 @@ func (a *app) checkGlobals() error {
 	}
 	if _, err := rollout.ParseID("operator", a.actor); err != nil {
 		return usagef("--actor: %v", err)
+	}
+	if (a.cert == "") != (a.key == "") {
+		return usagef("--cert and --key go together: the one is nothing without the other")
 	}
 	return nil
 }
@@ -213,7 +218,7 @@ func (a *app) dial() (*nats.Conn, *access.Credentials, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	o := bus.ConnectOptions{URL: a.server, Creds: a.creds, CA: a.ca, Name: a.connection()}
+	o := bus.ConnectOptions{URL: a.server, Creds: a.creds, CA: a.ca, Cert: a.cert, Key: a.key, Name: a.connection()}
 	if who != nil {
 		o.Inbox = who.Inbox(true)
 	}

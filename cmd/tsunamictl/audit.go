@@ -62,6 +62,7 @@ no scheduler.`,
 			return a.emit(records, func() { a.auditTable(records) })
 		},
 	}
+	cmd.AddCommand(a.verifyCommand())
 	cmd.Flags().StringVar(&host, "host", "", "what this `host` was told")
 	cmd.Flags().StringVar(&id, "rollout", "", "what this `rollout` told, and what was done with it")
 	cmd.Flags().StringVar(&since, "since", "", "from this `time` on: 2h, 2026-12-01 or 2026-12-01T09:00:00+01:00")

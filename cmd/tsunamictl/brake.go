@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // brakeView is what abort and stop answer in json.
@@ -159,17 +161,35 @@ func (a *app) statusCommand() *cobra.Command {
 		Example: "  tsunamictl status -o json",
 		Args:    arguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var v control.StatusView
-			if err := a.call(cmd.Context(), control.Status, nil, &v); err != nil {
+			var v statusView
+			if err := a.call(cmd.Context(), control.Status, nil, &v.StatusView); err != nil {
 				return err
+			}
+			if name, role := a.client.Identity(); name != "" {
+				v.You = &you{name, role}
 			}
 			return a.emit(v, func() { a.statusFields(&v, time.Now()) })
 		},
 	}
 }
 
-func (a *app) statusFields(v *control.StatusView, now time.Time) {
+// statusView is what status answers in json.
+type statusView struct {
+	control.StatusView
+	You *you `json:"you,omitempty"` // with credentials
+}
+
+// you is who one is, and, where the scheduler has proof of it, as what.
+type you struct {
+	Name rollout.ID    `json:"name"`
+	Role subjects.Role `json:"role,omitempty"`
+}
+
+func (a *app) statusFields(v *statusView, now time.Time) {
 	var f fields
+	if v.You != nil {
+		f.add("you", strings.TrimSuffix(fmt.Sprintf("%s, %s", v.You.Name, v.You.Role), ", "))
+	}
 	if v.Stopped && v.Stop != nil {
 		f.add("stopped", a.stopLine(v.Stop, now))
 	} else {

@@ -187,6 +187,9 @@ func (a *app) dialContext() (*nats.Conn, *access.Credentials, error) {
 	if a.given("ca") {
 		c.CA = a.ca
 	}
+	if a.given("cert") {
+		c.Cert, c.Key = a.cert, a.key
+	}
 	file := creds
 	if file == "" && c.User == "" {
 		file = c.Creds

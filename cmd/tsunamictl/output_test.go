@@ -196,10 +196,10 @@ func TestGolden(t *testing.T) {
 		"audit":         func(a *app) { a.auditTable(audit) },
 		"audit-wide":    func(a *app) { a.output = "wide"; a.auditTable(audit) },
 		"status": func(a *app) {
-			a.statusFields(&control.StatusView{
+			a.statusFields(&statusView{StatusView: control.StatusView{
 				StopView: control.StopView{Stopped: true, Stop: &control.AbortView{Sequence: 9, Why: "incident 4711"}},
 				Leader:   "ctl1", Since: then.Add(-100 * time.Hour), Version: "0.3.0", Hosts: 42, Online: 40, Warnings: []string{"h1: overwritten by hand"},
-			}, then)
+			}}, then)
 		},
 		"watch": func(a *app) {
 			v := running()
