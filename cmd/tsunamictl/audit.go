@@ -22,7 +22,13 @@ rollout, who asked for it and why. It is read from the log itself, so it needs
 no scheduler.`,
 		Example: `  tsunamictl audit --host web1.lon2.example.net
   tsunamictl audit --rollout docker-1-12-3 --since 2h`,
-		Args: arguments(""),
+		SuggestionsMinimumDistance: 2,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := notEmpty(cmd, "host", "rollout", "since"); err != nil {
 				return err
