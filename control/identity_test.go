@@ -287,6 +287,9 @@ func TestVerifyAndAuditALiveLog(t *testing.T) {
 	}
 	l.tell("h2")
 	l.roll("r1")
+	// What the bucket has and the log doesn't keep.
+	l.write(subjects.KindProgress.Subject("r1"), subjects.Header{}, []byte("{}"), true)
+	l.write(subjects.KindLeader.Subject(""), subjects.Header{}, []byte("{}"), false)
 	for _, m := range l.bucket {
 		seq, err := bus.Put(soon(t), js, bus.Message{Subject: m.Subject, Header: m.Header, Data: m.Data})
 		if err != nil {
