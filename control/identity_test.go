@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,9 +222,7 @@ func TestABrokerThatWasBrokenInto(t *testing.T) {
 	copied := func(subject string, change func(*nats.Msg)) *nats.Msg {
 		m := nats.NewMsg(subject)
 		m.Data = original.Data
-		for k, v := range original.Header {
-			m.Header[k] = v
-		}
+		maps.Copy(m.Header, original.Header)
 		if change != nil {
 			change(m)
 		}
