@@ -21,6 +21,11 @@ What each role may do on the broker; whatever isn't here is denied. ` + "`{{name
 ` + "`{{subject()}}`" + ` its public key. The table is made from ` + "`subjects.PermissionsOf`" + `, with which identities are issued
 (` + "`go test ./access -run Documented -access.update`" + ` writes it), and ` + "`TestMatrix`" + ` tries every identity against every
 subject with a table of its own. Nobody may change, empty or delete a stream.
+
+Permissions don't see on which subject an answer is asked. The broker acknowledges a write, and answers a read, on any
+subject that is named, so whoever may write one key, a host too, can have an acknowledgement stored under another: it
+can stop things so, and spoil another host's report (` + "`TestAcknowledgementsGoAnywhere`" + `). It seals nothing and
+chooses no words; a viewer and a host together do choose them (` + "`TestAViewerAndAHostForgeHealth`" + `).
 `)
 	for _, role := range subjects.Roles {
 		p := subjects.PermissionsOf(role)

@@ -223,3 +223,46 @@ func TestBeyondLoopback(t *testing.T) {
 	}
 	nc.Close()
 }
+
+// Where the configuration asks for clients' certificates, credentials alone
+// don't do; the parts in the broker's own process need none.
+func TestClientCertificates(t *testing.T) {
+	store, server := identities(t)
+	ca, other := testca.New(t), testca.New(t)
+	serving, err := tls.LoadX509KeyPair(ca.Server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	b := guarded(t, Options{Listen: "127.0.0.1:0", Access: server, TLS: &tls.Config{
+		Certificates: []tls.Certificate{serving}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
+	}})
+	o := bus.ConnectOptions{URL: b.ClientURL(), Creds: creds(t, store, "h1", subjects.RoleAgent, time.Time{}), CA: ca.File}
+	foreign, own, nobody := o, o, o
+	foreign.Cert, foreign.Key = other.Client(pkix.Name{CommonName: "h1"})
+	own.Cert, own.Key = ca.Client(pkix.Name{CommonName: "h1"})
+	nobody.Cert, nobody.Key, nobody.Creds = own.Cert, own.Key, ""
+	for name, refused := range map[string]bus.ConnectOptions{"no certificate": o, "another authority's": foreign, "no credentials": nobody} {
+		if nc, err := bus.Connect(refused); err == nil {
+			nc.Close()
+			t.Errorf("%s: let in", name)
+		}
+	}
+	part, err := server.Credentials(access.PartScheduler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, taken := range map[string]bus.ConnectOptions{"its own": own, "in process": {InProcess: b.InProcess(), Creds: part}} {
+		nc, err := bus.Connect(taken)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		nc.Close()
+	}
+}
