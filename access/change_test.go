@@ -197,7 +197,7 @@ func TestRotateJoin(t *testing.T) {
 // A run that was cut short between the key and the account is taken up.
 func TestRotateRoleTakenUp(t *testing.T) {
 	s := made(t)
-	account, err := os.ReadFile(filepath.Join(s.ServerDir(), accountFile))
+	account, err := os.ReadFile(filepath.Join(s.ServerDir(), accountFile(subjects.AccountFleet)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestRotateRoleTakenUp(t *testing.T) {
 	if err := s.RotateRole(subjects.RoleAgent); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.ServerDir(), accountFile), account, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.ServerDir(), accountFile(subjects.AccountFleet)), account, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.FinishRole(subjects.RoleAgent, true); !errors.Is(err, ErrNotBegun) {
@@ -235,12 +235,12 @@ func TestRefresh(t *testing.T) {
 		t.Fatal("there is no key of the role")
 		return nil
 	}
-	claims, err := s.account()
+	claims, err := s.account(subjects.AccountFleet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := len(stale(claims).Template.Pub.Allow)
-	stale(claims).Template.Pub.Allow = nil
+	want, crossing := len(stale(claims).Template.Pub.Allow), len(claims.Imports)
+	stale(claims).Template.Pub.Allow, claims.Imports = nil, nil
 	pair, err := s.key(keysDir, operatorKey)
 	if err != nil {
 		t.Fatal(err)
@@ -249,17 +249,20 @@ func TestRefresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.ServerDir(), accountFile), []byte(token), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.ServerDir(), accountFile(subjects.AccountFleet)), []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if claims, err = s.account(); err != nil {
+	if claims, err = s.account(subjects.AccountFleet); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(stale(claims).Template.Pub.Allow); got != want || got == 0 {
 		t.Errorf("a host may publish %d subjects, want %d", got, want)
+	}
+	if got := len(claims.Imports); got != crossing || got == 0 {
+		t.Errorf("%d subjects cross, want %d", got, crossing)
 	}
 }
 

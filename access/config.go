@@ -1,6 +1,7 @@
 package access
 
 import (
+	"slices"
 	"strings"
 	"text/template"
 
@@ -22,9 +23,9 @@ listen: "0.0.0.0:4222"
 #   key_file: "./server.key"
 # }
 
-# Identities: who is in the account, and what each may do, is in these JWTs.
+# Identities: who is in an account, and what each may do, is in these JWTs.
 operator: {{.Operator}}
-system_account: {{.SystemKey}}
+system_account: {{(index .Accounts 0).Key}}
 resolver: {
   type: full
   dir: "./accounts"
@@ -32,8 +33,9 @@ resolver: {
   interval: "2m"
 }
 resolver_preload: {
-  {{.SystemKey}}: {{.System}}
-  {{.AccountKey}}: {{.Account}}
+{{- range .Accounts}}
+  {{.Key}}: {{.JWT}}
+{{- end}}
 }
 
 # A record is at most 1 MiB, and its header comes on top.
@@ -52,13 +54,17 @@ func (s *Store) writeConfig() error {
 	if err != nil {
 		return err
 	}
-	v := struct{ Operator, System, Account, SystemKey, AccountKey string }{Operator: a.Operator, System: a.System, Account: a.Account}
-	for token, to := range map[string]*string{v.System: &v.SystemKey, v.Account: &v.AccountKey} {
+	type account struct{ Key, JWT string }
+	v := struct {
+		Operator string
+		Accounts []account
+	}{Operator: a.Operator}
+	for _, token := range slices.Concat([]string{a.System}, a.Accounts) {
 		c, err := jwt.DecodeAccountClaims(token)
 		if err != nil {
 			return err
 		}
-		*to = c.Subject
+		v.Accounts = append(v.Accounts, account{c.Subject, token})
 	}
 	var b strings.Builder
 	if err := natsServer.Execute(&b, v); err != nil {

@@ -104,7 +104,7 @@ func (s *Store) JoinToken(t JoinToken, now time.Time) (text string, err error) {
 	}
 	err = s.locked(func() error {
 		if _, err := os.Lstat(s.path(serverDir, joinFile)); errors.Is(err, fs.ErrNotExist) {
-			if err := s.change(s.newJoin); err != nil {
+			if err := s.change(subjects.AccountFleet, s.newJoin); err != nil {
 				return err
 			}
 		}
@@ -164,11 +164,12 @@ func (s *Server) JoinDesk() (*JoinDesk, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.Authority()
+	fleet := s.Accounts[slices.Index(subjects.Accounts, subjects.AccountFleet)]
+	claims, err := jwt.DecodeAccountClaims(fleet)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the account of hosts: %w", err)
 	}
-	return &JoinDesk{bytes.TrimSpace(seed), signer, a.account.Subject}, nil
+	return &JoinDesk{bytes.TrimSpace(seed), signer, claims.Subject}, nil
 }
 
 // Read reads a token that this fleet has issued. The error wraps ErrToken.

@@ -145,7 +145,7 @@ $JS.API.STREAM.SNAPSHOT.<stream>        | nobody    | nobody
 $JS.API.STREAM.RESTORE.<stream>         | nobody    | nobody
 $JS.API.STREAM.LEADER.STEPDOWN.<stream> | nobody    | nobody
 $JS.API.STREAM.MSG.GET.KV_tsunami       | readers joiner | nobody
-$JS.API.STREAM.MSG.GET.KV_tsunami_hosts | readers   | nobody
+$JS.API.STREAM.MSG.GET.KV_tsunami_hosts | readers joiner | nobody
 $JS.API.STREAM.MSG.GET.TSUNAMI_AUDIT    | readers   | nobody
 $JS.API.STREAM.MSG.GET.TSUNAMI_EVIDENCE | readers   | nobody
 $JS.API.CONSUMER.CREATE.<stream>        | people    | nobody
@@ -166,9 +166,10 @@ $JS.EVENT.ADVISORY.>                    | nobody    | nobody
 # Inboxes, and the system's own.
 _INBOX.x                                | nobody    | nobody
 _INBOX.>                                | nobody    | nobody
-_INBOX_olga.x                           | nobody    | olga
-_INBOX_olga.>                           | nobody    | olga
-_INBOX_vera.>                           | nobody    | vera
+_INBOX_people.olga.x                           | nobody    | olga
+_INBOX_people.olga.>                           | nobody    | olga
+_INBOX_people.>                         | nobody    | nobody
+_INBOX_people.vera.>                           | nobody    | vera
 _INBOX_a.x                              | nobody    | nobody
 _INBOX_<key of a>.x                     | nobody    | a
 _INBOX_<key of a.b>.>                   | nobody    | a.b
@@ -177,8 +178,8 @@ _INBOX_<key of sloguard>.>              | nobody    | sloguard
 _INBOX_<key of setup>.>                 | nobody    | setup
 _INBOX_<key of joiner>.>                | nobody    | joiner
 _INBOX_<key of b>.>                     | nobody    | b
-_INBOX_anna.>                           | nobody    | anna
-_INBOX_adam.>                           | nobody    | adam
+_INBOX_people.anna.>                           | nobody    | anna
+_INBOX_people.adam.>                           | nobody    | adam
 $SYS.REQ.CLAIMS.UPDATE                  | nobody    | nobody
 $SYS.REQ.SERVER.PING                    | nobody    | nobody
 $SYS.>                                  | nobody    | nobody
@@ -286,8 +287,7 @@ func (f *fleet) connect(name string, role subjects.Role) (*nats.Conn, string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	people := slices.Contains([]subjects.Role{subjects.RoleViewer, subjects.RoleApprover, subjects.RoleOperator, subjects.RoleAdmin}, role)
-	nc, err := bus.Connect(bus.ConnectOptions{InProcess: f.broker.InProcess(), Creds: file, Inbox: c.Inbox(people), Name: name})
+	nc, err := bus.Connect(bus.ConnectOptions{InProcess: f.broker.InProcess(), Creds: file, Inbox: c.Inbox(role.Person()), Name: name})
 	if err != nil {
 		f.t.Fatal(err)
 	}

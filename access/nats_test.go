@@ -96,8 +96,10 @@ func pushed(t *testing.T, s *Store, url string) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if m, err := nc.Request(PushSubject, []byte(p.Account), 5*time.Second); err != nil || !strings.Contains(string(m.Data), `"code":200`) {
-		t.Fatalf("%v, %v", m, err)
+	for _, account := range p.Accounts {
+		if m, err := nc.Request(PushSubject, []byte(account), 5*time.Second); err != nil || !strings.Contains(string(m.Data), `"code":200`) {
+			t.Fatalf("%v, %v", m, err)
+		}
 	}
 }
 

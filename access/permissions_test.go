@@ -22,14 +22,14 @@ What each role may do on the broker; whatever isn't here is denied. ` + "`{{name
 (` + "`go test ./access -run Documented -access.update`" + ` writes it), and ` + "`TestMatrix`" + ` tries every identity against every
 subject with a table of its own. Nobody may change, empty or delete a stream.
 
-Permissions don't see on which subject an answer is asked. The broker acknowledges a write, and answers a read, on any
-subject that is named, so whoever may write one key, a host too, can have an acknowledgement stored under another: it
-can stop things so, and spoil another host's report (` + "`TestAcknowledgementsGoAnywhere`" + `). It seals nothing and
-chooses no words; a viewer and a host together do choose them (` + "`TestAViewerAndAHostForgeHealth`" + `).
+Permissions don't see on which subject an answer is asked for, so hosts and people have an account of their own,
+` + "`fleet`" + `; the streams and the parts of tsunamid are in ` + "`tsunami`" + `. What is published in one isn't heard in the other, but
+for what is listed under "What crosses". An answer comes back to the account that asked, where nothing is stored
+(` + "`TestAnswersAreNotStored`" + `).
 `)
 	for _, role := range subjects.Roles {
 		p := subjects.PermissionsOf(role)
-		fmt.Fprintf(&b, "\n## %s\n\n| may | subject | for |\n|---|---|---|\n", role)
+		fmt.Fprintf(&b, "\n## %s\n\nIn account `%s`.\n\n| may | subject | for |\n|---|---|---|\n", role, role.Account())
 		for _, each := range p.Publish {
 			fmt.Fprintf(&b, "| publish | `%s` | %s |\n", each.Subject, each.Why)
 		}
@@ -39,6 +39,13 @@ chooses no words; a viewer and a host together do choose them (` + "`TestAViewer
 		if p.Answers > 0 {
 			fmt.Fprintf(&b, "| answer | a request's reply subject, %d messages within %s | answers to requests |\n", p.Answers, p.AnswerTime)
 		}
+	}
+	b.WriteString("\n## What crosses\n\n| from | subject | to |\n|---|---|---|\n")
+	for _, s := range subjects.Services {
+		fmt.Fprintf(&b, "| fleet | `%s` | tsunami, and its answers back |\n", s.Subject)
+	}
+	for _, s := range subjects.Heard {
+		fmt.Fprintf(&b, "| tsunami | `%s` | fleet |\n", s)
 	}
 	const file = "../docs/permissions.md"
 	if *update {

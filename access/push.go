@@ -5,6 +5,8 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
+
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // PushSubject is where a nats-server takes an account's JWT, from a user of the
@@ -15,18 +17,18 @@ const PushSubject = "$SYS.REQ.CLAIMS.UPDATE"
 const pushTime = 5 * time.Minute
 
 // Pusher is a user of the system account that may do nothing but push an
-// account to a server. It is made for one run and kept nowhere.
+// accounts to a server. It is made for one run and kept nowhere.
 type Pusher struct {
-	JWT     string // the user's
-	Inbox   string // the prefix of the replies that it may hear
-	Account string // the JWT to push
-	pair    nkeys.KeyPair
+	JWT      string   // the user's
+	Inbox    string   // the prefix of the replies that it may hear
+	Accounts []string // the JWTs to push
+	pair     nkeys.KeyPair
 }
 
 // Sign proves to a server that the user is who it says.
 func (p *Pusher) Sign(nonce []byte) ([]byte, error) { return p.pair.Sign(nonce) }
 
-// Pusher makes a user that pushes the account as it is.
+// Pusher makes a user that pushes the accounts as they are.
 func (s *Store) Pusher(now time.Time) (*Pusher, error) {
 	server, err := LoadServer(s.dir)
 	if err != nil {
@@ -47,7 +49,7 @@ func (s *Store) Pusher(now time.Time) (*Pusher, error) {
 	}
 	c := jwt.NewUserClaims(public)
 	c.Name, c.Expires = "tsunamictl", now.Add(pushTime).Unix()
-	p := &Pusher{Inbox: "_INBOX_" + public, Account: server.Account, pair: pair}
+	p := &Pusher{Inbox: subjects.KeyInbox(public), Accounts: server.Accounts, pair: pair}
 	c.Pub.Allow.Add(PushSubject)
 	c.Sub.Allow.Add(p.Inbox + ".>")
 	p.JWT, err = c.Encode(signer)

@@ -97,13 +97,11 @@ func (a *Authority) VerifyRequest(subject string, h subjects.Header, body []byte
 	return id, asked, verify(ed25519.PublicKey(key), subjects.SealRequest, subject, h, body)
 }
 
-// Inbox is the prefix of reply subjects that the identity may hear on, by its
-// role: people's bear their name, so that a context of the nats command can
-// say it; others' the key, since a host's name may be the beginning of
-// another's.
-func (c *Credentials) Inbox(people bool) string {
-	if people {
-		return "_INBOX_" + c.name
+// Inbox is the prefix of reply subjects that the identity may hear on, a
+// person's or anybody else's.
+func (c *Credentials) Inbox(person bool) string {
+	if person {
+		return subjects.PersonInbox(c.name)
 	}
-	return "_INBOX_" + c.signer.public
+	return subjects.KeyInbox(c.signer.public)
 }

@@ -104,7 +104,7 @@ func signers(c *jwt.AccountClaims, role subjects.Role, joining bool) (keys []str
 // issues, and identities of the old one stay good until FinishRole.
 func (s *Store) RotateRole(role subjects.Role) error {
 	return s.locked(func() error {
-		return s.change(func(c *jwt.AccountClaims) error {
+		return s.change(role.Account(), func(c *jwt.AccountClaims) error {
 			key, err := s.rolesKey(role)
 			if err != nil {
 				return err
@@ -226,7 +226,7 @@ func (s *Store) FinishRole(role subjects.Role, force bool) error {
 		return fmt.Errorf("%w: %d identities have no newer one, %s among them: issue them anew first", ErrInUse, len(outdated), outdated[0].Name)
 	}
 	return s.locked(func() error {
-		return s.change(func(c *jwt.AccountClaims) error {
+		return s.change(role.Account(), func(c *jwt.AccountClaims) error {
 			key, err := s.rolesKey(role)
 			if err != nil {
 				return err
@@ -260,7 +260,7 @@ func (s *Store) RotateJoin() error {
 		if !s.Joining() {
 			return ErrNotBegun
 		}
-		return s.change(func(c *jwt.AccountClaims) error {
+		return s.change(subjects.AccountFleet, func(c *jwt.AccountClaims) error {
 			if len(signers(c, subjects.RoleAgent, true)) > 1 {
 				return ErrBegun
 			}
@@ -273,7 +273,7 @@ func (s *Store) RotateJoin() error {
 // joined or been enrolled anew: who that is, the audit log says.
 func (s *Store) FinishJoin() error {
 	return s.locked(func() error {
-		return s.change(func(c *jwt.AccountClaims) error {
+		return s.change(subjects.AccountFleet, func(c *jwt.AccountClaims) error {
 			return endOthers(c, s.joinKey(), signers(c, subjects.RoleAgent, true))
 		})
 	})

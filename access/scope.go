@@ -24,3 +24,26 @@ func scope(role subjects.Role, key string) *jwt.UserScope {
 	}
 	return s
 }
+
+// cross sets what crosses between the accounts: exports of the core's, which is
+// public key core, and imports of the fleet's.
+func cross(c *jwt.AccountClaims, account subjects.Account, core string) {
+	c.Exports, c.Imports = nil, nil
+	add := func(subject string, kind jwt.ExportType, answers jwt.ResponseType) {
+		if account == subjects.AccountCore {
+			c.Exports.Add(&jwt.Export{Name: subject, Subject: jwt.Subject(subject), Type: kind, ResponseType: answers})
+		} else {
+			c.Imports.Add(&jwt.Import{Name: subject, Subject: jwt.Subject(subject), Type: kind, Account: core})
+		}
+	}
+	for _, s := range subjects.Services {
+		answers := jwt.ResponseType(jwt.ResponseTypeSingleton)
+		if s.Many {
+			answers = jwt.ResponseTypeStream
+		}
+		add(s.Subject, jwt.Service, answers)
+	}
+	for _, s := range subjects.Heard {
+		add(s, jwt.Stream, "")
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // The folders and files of an access directory. What a server loads is apart
@@ -16,11 +18,13 @@ const (
 
 	operatorFile = "operator.jwt"
 	systemFile   = "system.jwt"
-	accountFile  = "tsunami.jwt"
 	sealFile     = "seal.nk" // the seed that seals records
 	joinFile     = "join.nk" // the seed that issues hosts' identities for join tokens; only where that is wanted
 	trustFile    = "trust.txt"
 )
+
+// accountFile is an account's JWT in the folder server.
+func accountFile(a subjects.Account) string { return string(a) + ".jwt" }
 
 // Parts of tsunamid with an identity each, and so a credentials file.
 const (
@@ -34,17 +38,22 @@ const (
 // Server is what a server has to know: the JWTs of the operator and the
 // accounts, and where the parts' credentials are.
 type Server struct {
-	Operator, System, Account string // JWTs
+	Operator, System string   // JWTs
+	Accounts         []string // likewise, in the order of subjects.Accounts
 
 	dir    string // DIR/server
-	change time.Time
+	change [2]time.Time
 }
 
 // LoadServer reads the folder server of an access directory, which Init wrote.
 func LoadServer(dir string) (*Server, error) {
-	s := &Server{dir: filepath.Join(dir, serverDir)}
+	s := &Server{dir: filepath.Join(dir, serverDir), Accounts: make([]string, len(subjects.Accounts))}
 	s.change = s.stamp() // before it is read: what changes meanwhile is seen next time
-	for name, to := range map[string]*string{operatorFile: &s.Operator, systemFile: &s.System, accountFile: &s.Account} {
+	files := map[string]*string{operatorFile: &s.Operator, systemFile: &s.System}
+	for i, a := range subjects.Accounts {
+		files[accountFile(a)] = &s.Accounts[i]
+	}
+	for name, to := range files {
 		b, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("the access directory: %w: 'tsunamictl access init' makes one", err)
@@ -54,20 +63,22 @@ func LoadServer(dir string) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) stamp() time.Time {
-	info, err := os.Stat(filepath.Join(s.dir, accountFile))
-	if err != nil {
-		return s.change // it is being replaced, or gone: what is known stays
+func (s *Server) stamp() (at [2]time.Time) {
+	for i, a := range subjects.Accounts {
+		at[i] = s.change[i] // where it is being replaced, or gone, what is known stays
+		if info, err := os.Stat(filepath.Join(s.dir, accountFile(a))); err == nil {
+			at[i] = info.ModTime()
+		}
 	}
-	return info.ModTime()
+	return at
 }
 
-// Changed says whether the account's file is another than the one that was
-// read: an identity was revoked, or a key replaced.
-func (s *Server) Changed() bool { return !s.stamp().Equal(s.change) }
+// Changed says whether an account's file is another than the one that was read:
+// an identity was revoked, or a key replaced.
+func (s *Server) Changed() bool { return s.stamp() != s.change }
 
 // Authority is who is known, as of when the folder was read.
-func (s *Server) Authority() (*Authority, error) { return NewAuthority(s.Account) }
+func (s *Server) Authority() (*Authority, error) { return NewAuthority(s.Accounts...) }
 
 // Credentials is the file of a part's credentials. It returns an error where
 // others than its owner could read it.

@@ -21,10 +21,8 @@ import (
 
 const (
 	operatorKey  = "root.nk" // the operator, in the words of NATS
-	accountKey   = "account.nk"
 	systemKey    = "system.nk"
 	issuedFile   = "identities.jsonl"
-	accountName  = "tsunami"
 	operatorName = "tsunami"
 	systemName   = "system"
 )
@@ -70,20 +68,28 @@ func (s *Store) init() error {
 	if err != nil {
 		return err
 	}
-	account, err := s.newKey(accountKey, nkeys.CreateAccount)
-	if err != nil {
-		return err
+	claims := map[subjects.Account]*jwt.AccountClaims{}
+	core := ""
+	for _, a := range subjects.Accounts {
+		public, err := s.newKey(accountKey(a), nkeys.CreateAccount)
+		if err != nil {
+			return err
+		}
+		c := jwt.NewAccountClaims(public)
+		c.Name, c.Limits.DisallowBearer = string(a), true
+		if a == subjects.AccountCore {
+			core = public
+			c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
+		}
+		cross(c, a, core)
+		claims[a] = c
 	}
-	claims := jwt.NewAccountClaims(account)
-	claims.Name = accountName
-	claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
-	claims.Limits.DisallowBearer = true
 	for _, role := range subjects.Roles {
 		public, err := s.newKey(string(role)+".nk", nkeys.CreateAccount)
 		if err != nil {
 			return err
 		}
-		claims.SigningKeys.AddScopedSigner(scope(role, public))
+		claims[role.Account()].SigningKeys.AddScopedSigner(scope(role, public))
 	}
 	if err := s.newSeal(s.path(serverDir, sealFile)); err != nil {
 		return err
@@ -101,7 +107,11 @@ func (s *Store) init() error {
 	operator.Name, operator.SystemAccount = operatorName, system
 	sys := jwt.NewAccountClaims(system)
 	sys.Name = systemName
-	for file, c := range map[string]jwt.Claims{operatorFile: operator, systemFile: sys, accountFile: claims} {
+	files := map[string]jwt.Claims{operatorFile: operator, systemFile: sys}
+	for a, c := range claims {
+		files[accountFile(a)] = c
+	}
+	for file, c := range files {
 		token, err := c.Encode(pair)
 		if err != nil {
 			return err
@@ -176,15 +186,19 @@ func (s *Store) key(parts ...string) (nkeys.KeyPair, error) {
 	return pair, nil
 }
 
-// account reads the account's claims.
-func (s *Store) account() (*jwt.AccountClaims, error) {
-	b, err := os.ReadFile(s.path(serverDir, accountFile))
+// accountKey is the file of an account's own key, which signs nothing.
+func accountKey(a subjects.Account) string { return "account." + string(a) + ".nk" }
+
+// account reads an account's claims.
+func (s *Store) account(a subjects.Account) (*jwt.AccountClaims, error) {
+	file := s.path(serverDir, accountFile(a))
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	claims, err := jwt.DecodeAccountClaims(string(bytes.TrimSpace(b)))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.path(serverDir, accountFile), err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return claims, nil
 }
@@ -193,11 +207,15 @@ func (s *Store) account() (*jwt.AccountClaims, error) {
 // servers would ignore a change that looks older.
 var ErrClock = errors.New("this machine's clock is behind the last change's")
 
-// change changes the account. Servers take a newer one only, by whole seconds,
-// so a second change waits for the next. What roles may do becomes what it is in
-// this version of Tsunami.
-func (s *Store) change(f func(*jwt.AccountClaims) error) error {
-	claims, err := s.account()
+// change changes an account. Servers take a newer one only, by whole seconds,
+// so a second change waits for the next. What roles may do, and what crosses
+// between the accounts, becomes what it is in this version of Tsunami.
+func (s *Store) change(a subjects.Account, f func(*jwt.AccountClaims) error) error {
+	core, err := s.account(subjects.AccountCore)
+	if err != nil {
+		return err
+	}
+	claims, err := s.account(a)
 	if err != nil {
 		return err
 	}
@@ -211,6 +229,7 @@ func (s *Store) change(f func(*jwt.AccountClaims) error) error {
 			claims.SigningKeys[key] = renewed
 		}
 	}
+	cross(claims, a, core.Subject)
 	switch wait := time.Until(time.Unix(claims.IssuedAt+1, 0)); {
 	case wait > 2*time.Second:
 		return fmt.Errorf("%w, by %s: set it right", ErrClock, wait.Round(time.Second))
@@ -226,7 +245,7 @@ func (s *Store) change(f func(*jwt.AccountClaims) error) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(s.path(serverDir, accountFile), []byte(token+"\n"), 0o644); err != nil {
+	if err := writeFile(s.path(serverDir, accountFile(a)), []byte(token+"\n"), 0o644); err != nil {
 		return err
 	}
 	return s.writeConfig()
@@ -298,10 +317,6 @@ func (s *Store) Issue(wanted ...Wanted) (out []Issued, err error) {
 }
 
 func (s *Store) issue(wanted []Wanted) ([]Issued, error) {
-	claims, err := s.account()
-	if err != nil {
-		return nil, err
-	}
 	signers := map[subjects.Role]nkeys.KeyPair{}
 	defer func() {
 		for _, pair := range signers {
@@ -317,7 +332,11 @@ func (s *Store) issue(wanted []Wanted) ([]Issued, error) {
 			}
 			signers[w.Role] = pair
 		}
-		issued, err := issue(signers[w.Role], claims.Subject, w)
+		account, err := s.account(w.Role.Account())
+		if err != nil {
+			return nil, err
+		}
+		issued, err := issue(signers[w.Role], account.Subject, w)
 		if err != nil {
 			return nil, err
 		}
@@ -421,13 +440,16 @@ const (
 
 // Standings says of each entry how it stands now.
 func (s *Store) Standings(all []Entry, now time.Time) ([]Standing, error) {
-	claims, err := s.account()
-	if err != nil {
-		return nil, err
+	claims := map[subjects.Account]*jwt.AccountClaims{}
+	for _, a := range subjects.Accounts {
+		var err error
+		if claims[a], err = s.account(a); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]Standing, len(all))
 	for i, e := range all {
-		_, known := claims.SigningKeys[e.Issuer]
+		_, known := claims[e.Role.Account()].SigningKeys[e.Issuer]
 		switch {
 		case !e.Revoked.IsZero():
 			out[i] = Revoked
@@ -495,21 +517,37 @@ func (s *Store) revoke(find func() ([]Entry, error)) (ended []Entry, err error) 
 			return fmt.Errorf("%w that is good now: 'tsunamictl access list' lists them", ErrNobody)
 		}
 		now := time.Now().UTC().Truncate(time.Second)
-		if err := s.change(func(c *jwt.AccountClaims) error {
-			for i := range ended {
-				c.RevokeAt(ended[i].Key, now)
-				ended[i].Revoked = now
+		for i := range ended {
+			ended[i].Revoked = now
+		}
+		for _, a := range subjects.Accounts {
+			elsewhere := func(e Entry) bool { return e.Role.Account() != a }
+			here := slices.DeleteFunc(slices.Clone(ended), elsewhere)
+			if len(here) == 0 {
+				continue
 			}
-			return nil
-		}); err != nil {
-			return err
+			if err := s.change(a, func(c *jwt.AccountClaims) error {
+				for _, e := range here {
+					c.RevokeAt(e.Key, now)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
 		}
 		return s.note(ended...)
 	})
 }
 
-// Refresh signs the account anew: what roles may do becomes what it is in this
+// Refresh signs the accounts anew: what roles may do becomes what it is in this
 // version of Tsunami.
 func (s *Store) Refresh() error {
-	return s.locked(func() error { return s.change(func(*jwt.AccountClaims) error { return nil }) })
+	return s.locked(func() error {
+		for _, a := range subjects.Accounts {
+			if err := s.change(a, func(*jwt.AccountClaims) error { return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

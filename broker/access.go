@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
@@ -16,7 +17,7 @@ func trust(o *server.Options, a *access.Server) error {
 		return fmt.Errorf("the operator's JWT: %w", err)
 	}
 	accounts := &server.MemAccResolver{}
-	for _, token := range []string{a.System, a.Account} {
+	for _, token := range slices.Concat([]string{a.System}, a.Accounts) {
 		claims, err := issuedBy(operator, token)
 		if err != nil {
 			return err
@@ -43,9 +44,9 @@ func issuedBy(operator *jwt.OperatorClaims, token string) (*jwt.AccountClaims, e
 	return claims, nil
 }
 
-// SetAccess takes a changed account: what identities may do changes at once, and
+// SetAccess takes changed accounts: what identities may do changes at once, and
 // those that were revoked are disconnected. It returns an error, and changes
-// nothing, for an account that the operator of the start hasn't issued. A broker
+// nothing, for accounts that the operator of the start hasn't issued. A broker
 // that was started without identities can't be given any.
 func (b *Broker) SetAccess(a *access.Server) error {
 	b.mu.Lock()
@@ -57,21 +58,25 @@ func (b *Broker) SetAccess(a *access.Server) error {
 	if err != nil {
 		return fmt.Errorf("the operator's JWT: %w", err)
 	}
-	claims, err := issuedBy(operator, a.Account)
-	if err != nil {
-		return err
+	accounts := make([]*jwt.AccountClaims, len(a.Accounts))
+	for i, token := range a.Accounts {
+		if accounts[i], err = issuedBy(operator, token); err != nil {
+			return err
+		}
 	}
 	b.options.Access = a // for a restart
 	if b.server == nil {
 		return nil
 	}
-	if err := b.server.AccountResolver().Store(claims.Subject, a.Account); err != nil {
-		return err
+	for i, claims := range accounts {
+		if err := b.server.AccountResolver().Store(claims.Subject, a.Accounts[i]); err != nil {
+			return err
+		}
+		account, err := b.server.LookupAccount(claims.Subject)
+		if err != nil {
+			return fmt.Errorf("account %s: %w", claims.Name, err)
+		}
+		b.server.UpdateAccountClaims(account, claims)
 	}
-	account, err := b.server.LookupAccount(claims.Subject)
-	if err != nil {
-		return fmt.Errorf("account %s: %w", claims.Name, err)
-	}
-	b.server.UpdateAccountClaims(account, claims)
 	return nil
 }

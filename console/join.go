@@ -136,7 +136,7 @@ func (j *joining) join(ctx context.Context, r *http.Request) (*subjects.JoinAnsw
 	use := subjects.JoinUse{
 		Token: token.ID, Host: request.Host, Role: request.Role, Key: request.Key, Address: r.RemoteAddr, Time: now.UTC(),
 	}
-	if err := j.record(ctx, use, token.Uses); err != nil {
+	if err := j.record(ctx, use, token); err != nil {
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			j.logger.Warn("a good join token was refused", "token", use.Token, "host", use.Host, "address", use.Address, "why", refused.message)
 		}
@@ -196,7 +196,7 @@ func decodeJoin(body []byte) (*subjects.JoinRequest, error) {
 // use. It returns a *refusal where the token is used up or the host has an
 // identity, and bus's errors. A host that asks twice with one key uses the
 // token once.
-func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) error {
+func (j *joining) record(ctx context.Context, use subjects.JoinUse, token *access.JoinToken) error {
 	if j.authority().Revoked(use.Key, time.Time{}) {
 		return errKeyGone
 	}
@@ -213,6 +213,10 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		switch {
 		case err != nil:
 			return err
+		case sequence == 0 && token.Host == "":
+			if err := j.unknown(ctx, use.Host); err != nil {
+				return err
+			}
 		case sequence == 0:
 		case before.Key == use.Key && before.Token == use.Token:
 			return nil // it didn't get the answer
@@ -221,11 +225,11 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 				"%s joined on %s and has an identity: it can get another after 'tsunamictl access revoke --key %s'",
 				use.Host, before.Time.Format(time.RFC3339), before.Key), false}
 		}
-		n, last, err := j.free(ctx, use.Token, uses)
+		n, last, err := j.free(ctx, use.Token, token.Uses)
 		if err != nil {
 			return err
 		}
-		if n > uses {
+		if n > token.Uses {
 			return &refusal{http.StatusForbidden, "forbidden", fmt.Sprintf(
 				"the join token is used up: %s joined with it on %s from %s; if that wasn't meant, 'tsunamictl access revoke --key %s'",
 				last.Host, last.Time.Format(time.RFC3339), last.Address, last.Key), false}
@@ -241,6 +245,20 @@ func (j *joining) record(ctx context.Context, use subjects.JoinUse, uses int) er
 		}
 	}
 	return fmt.Errorf("the token %s is used by too many at once", use.Token)
+}
+
+// unknown returns a *refusal where the inventory has the host, which hasn't
+// joined: its identity was made for it, and a token of roles doesn't take it over.
+func (j *joining) unknown(ctx context.Context, host rollout.Host) error {
+	m, err := bus.Last(ctx, j.JetStream, subjects.HostsStream, subjects.HostSubject(host))
+	switch {
+	case errors.Is(err, bus.ErrNotFound) || err == nil && m.Header.Deleted():
+		return nil
+	case err != nil:
+		return err
+	}
+	return &refusal{http.StatusConflict, "conflict", fmt.Sprintf(
+		"%s has an identity that it didn't join for: 'tsunamictl access enroll --token %s' makes a token that is for this host", host, host), false}
 }
 
 // free finds the first use of a token that nobody has had, uses+1 where there is

@@ -296,6 +296,23 @@ func TestJoinAgain(t *testing.T) {
 	}
 }
 
+// A host that is in the inventory without having joined isn't replaced by
+// somebody with a token of its role; a token that names it may.
+func TestJoinAsAnother(t *testing.T) {
+	d := startDesk(t)
+	if _, err := d.js.Publish(t.Context(), subjects.HostSubject(web1), []byte(`{"role":"web"}`)); err != nil {
+		t.Fatal(err)
+	}
+	n := newNewcomer(t, web1)
+	status, body := d.join(n.request(d.token(access.JoinToken{Roles: []rollout.Word{"web"}, Uses: 10})))
+	if status != 409 || !strings.Contains(body, "enroll --token "+web1) {
+		t.Errorf("with a token of its role: %d %s", status, body)
+	}
+	if status, body := d.join(n.request(d.token(access.JoinToken{Host: web1, Uses: 1}))); status != 200 {
+		t.Errorf("with a token of its own: %d %s", status, body)
+	}
+}
+
 func FuzzJoin(f *testing.F) {
 	f.Add([]byte(`{"token":"x.y","host":"web1","role":"web","key":"U","proof":"U s"}`))
 	f.Add([]byte(`{"host":">"}`))

@@ -30,7 +30,7 @@ func FuzzRequest(f *testing.F) {
 			subjects.HeaderIdentity: {identity}, subjects.HeaderSeal: {seal}, subjects.HeaderTime: {at}, subjects.HeaderNonce: {nonce},
 		}
 		g := &gate{authority: func() *access.Authority { return out.authority }, began: out.now.Add(-time.Minute)}
-		who, err := g.admit(Verb(verb), rollout.ID(actor), apiPrefix+actor+"."+verb, h, body, out.now)
+		who, err := g.admit(Verb(verb), rollout.ID(actor), subjects.API+actor+"."+verb, h, body, out.now)
 		if reading := subjects.MayAsk(subjects.RoleViewer, verb); reading != (err == nil) {
 			// The nonce that ada's seal is over isn't among what is tried.
 			t.Errorf("%s as %s: %v by %+v", verb, actor, err, who)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tsunami-rollouts/tsunami/control"
 	"github.com/tsunami-rollouts/tsunami/internal/testca"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // operatorContext is the context of the nats command that `operator add` writes.
@@ -46,7 +47,7 @@ func (t *trust) options() []nats.Option {
 	if t == nil {
 		return nil
 	}
-	return []nats.Option{nats.UserCredentials(t.creds), nats.RootCAs(t.ca), nats.CustomInboxPrefix("_INBOX_" + operator)}
+	return []nats.Option{nats.UserCredentials(t.creds), nats.RootCAs(t.ca), nats.CustomInboxPrefix(subjects.PersonInbox(operator))}
 }
 
 func (t *trust) authorize(r *http.Request) {

@@ -102,13 +102,13 @@ func PermissionsOf(r Role) Permissions {
 		}
 		publish("flow control and acknowledgements of consumers", "$JS.FC.>", "$JS.ACK.>")
 		publish("the nats command's micro", "$SRV.>")
-		subscribe("answers to what one asks for", inboxes+ofName+".>")
+		subscribe("answers to what one asks for", PersonInbox(ofName)+".>")
 	}
 	braking := func() {
 		publish("abort a rollout, whatever else is down", keyPrefix+string(KindAbort)+".*")
 		publish("the red button", KindStop.Subject(""))
 	}
-	own := func() { subscribe("answers to what it asks for", inboxes+ofKey+".>") }
+	own := func() { subscribe("answers to what it asks for", KeyInbox(ofKey)+".>") }
 
 	switch r {
 	case RoleAgent:
@@ -145,6 +145,7 @@ func PermissionsOf(r Role) Permissions {
 	case RoleJoiner:
 		publish("count the uses of join tokens", KindJoin.Pattern())
 		publish("see who used one", jsAPI+"STREAM.MSG.GET."+Stream)
+		publish("see whose name is taken", jsAPI+"STREAM.MSG.GET."+HostsStream)
 		own()
 	case RoleViewer:
 		looking()

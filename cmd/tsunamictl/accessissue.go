@@ -474,7 +474,7 @@ func (x *accessApp) writeContext(file, creds string, w access.Wanted) error {
 		Creds       string `json:"creds"`
 		CA          string `json:"ca,omitempty"`
 		InboxPrefix string `json:"inbox_prefix"`
-	}{fmt.Sprintf("Tsunami, as %s (%s)", w.Name, w.Role), x.server, creds, "", "_INBOX_" + w.Name}
+	}{fmt.Sprintf("Tsunami, as %s (%s)", w.Name, w.Role), x.server, creds, "", subjects.PersonInbox(w.Name)}
 	if x.ca != "" {
 		abs, err := filepath.Abs(x.ca)
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/access"
 )
 
-// push sends the account to the nats-server at --server, as a user of the system
+// push sends the accounts to the nats-server at --server, as a user of the system
 // account that lives for this alone.
 func (x *accessApp) push(ctx context.Context, s *access.Store) error {
 	p, err := s.Pusher(time.Now())
@@ -33,9 +33,19 @@ func (x *accessApp) push(ctx context.Context, s *access.Store) error {
 	defer nc.Close()
 	ctx, cancel := x.bounded(ctx)
 	defer cancel()
-	m, err := nc.RequestWithContext(ctx, access.PushSubject, []byte(p.Account))
+	for _, account := range p.Accounts {
+		if err := pushAccount(ctx, nc, account); err != nil {
+			return fmt.Errorf("the nats-server at %s: %w", redacted(x.server), err)
+		}
+	}
+	x.say("the nats-server at %s has the identities as they are now", redacted(x.server))
+	return nil
+}
+
+func pushAccount(ctx context.Context, nc *nats.Conn, account string) error {
+	m, err := nc.RequestWithContext(ctx, access.PushSubject, []byte(account))
 	if err != nil {
-		return fmt.Errorf("the nats-server at %s didn't take the identities: %w; has it a resolver of type full, as nats-server.conf says?", redacted(x.server), err)
+		return fmt.Errorf("it didn't take the identities: %w; has it a resolver of type full, as nats-server.conf says?", err)
 	}
 	var answer struct {
 		Data struct {
@@ -46,11 +56,10 @@ func (x *accessApp) push(ctx context.Context, s *access.Store) error {
 		} `json:"error"`
 	}
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return fmt.Errorf("the nats-server's answer: %w", err)
+		return fmt.Errorf("its answer: %w", err)
 	}
 	if answer.Data.Code != 200 {
-		return fmt.Errorf("the nats-server at %s refused the identities: %s", redacted(x.server), answer.Error.Description)
+		return fmt.Errorf("it refused the identities: %s", answer.Error.Description)
 	}
-	x.say("the nats-server at %s has the identities as they are now", redacted(x.server))
 	return nil
 }

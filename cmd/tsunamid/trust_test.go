@@ -58,7 +58,7 @@ func (g *guarded) connect(url, name string, role subjects.Role) (*nats.Conn, cha
 		g.t.Fatal(err)
 	}
 	lost := make(chan error, 8)
-	nc, err := nats.Connect(url, nats.UserCredentials(file), nats.RootCAs(g.ca.File), nats.CustomInboxPrefix("_INBOX_"+name),
+	nc, err := nats.Connect(url, nats.UserCredentials(file), nats.RootCAs(g.ca.File), nats.CustomInboxPrefix(subjects.PersonInbox(name)),
 		nats.MaxReconnects(0), nats.ClosedHandler(func(nc *nats.Conn) { lost <- nc.LastError() }))
 	if err != nil {
 		g.t.Fatalf("%s: %v", name, err)

@@ -54,6 +54,13 @@ func New(t testing.TB) *CA {
 	return ca
 }
 
+// Pool is a pool with the authority alone.
+func (ca *CA) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	return pool
+}
+
 // Server makes a server's certificate for these names and addresses, good on
 // loopback besides, and returns its files.
 func (ca *CA) Server(names ...string) (cert, key string) {
