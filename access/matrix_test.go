@@ -15,6 +15,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
@@ -353,6 +354,53 @@ func TestMatrix(t *testing.T) {
 					t.Errorf("no row tries what %s may do on %s", name, pattern)
 				}
 			}
+		}
+	}
+}
+
+// What a host says reaches the other account, and what is for it comes back: one
+// with dots in its name too.
+func TestHostsAreHeard(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	sched, _ := f.connect("scheduler", subjects.RoleScheduler)
+	js, err := jetstream.New(sched)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive, err := sched.SubscribeSync(subjects.AllAlive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sched.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "a.b", "web1.lon2.example.net"} {
+		host := rollout.Host(name)
+		nc, _ := f.connect(name, subjects.RoleAgent)
+		echo, err := nc.SubscribeSync(subjects.KindDesired.Echo(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Publish(subjects.Alive(host), nil); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := alive.NextMsg(5 * time.Second); err != nil || m.Subject != subjects.Alive(host) {
+			t.Errorf("%s's heartbeat: %v, %v", name, m, err)
+		}
+		for subject, stream := range map[string]string{subjects.HostSubject(host): subjects.HostsStream, subjects.Health(host): subjects.EvidenceStream} {
+			if m, err := nc.Request(subject, []byte(`{}`), 5*time.Second); err != nil || !strings.Contains(string(m.Data), stream) {
+				t.Errorf("%s: %v, %v", subject, m, err)
+			}
+		}
+		if _, err := bus.Put(t.Context(), js, bus.Message{Subject: subjects.KindDesired.Subject(name), Data: []byte(`{}`)}); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := echo.NextMsg(5 * time.Second); err != nil || m.Subject != subjects.KindDesired.Echo(name) {
+			t.Errorf("%s hears %v, %v", name, m, err)
+		}
+		if m, err := nc.Request("$JS.API.DIRECT.GET."+subjects.Stream+"."+subjects.KindDesired.Subject(name), nil, 5*time.Second); err != nil || string(m.Data) != `{}` {
+			t.Errorf("%s reads %v, %v", name, m, err)
 		}
 	}
 }

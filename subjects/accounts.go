@@ -34,8 +34,8 @@ type Service struct {
 
 // Services are all that crosses from the fleet to the core.
 var Services = []Service{
-	{healthPrefix + "*", false},
-	{alivePrefix + "*", false},
+	{healthPrefix + ">", false}, // a host's name may have dots
+	{alivePrefix + ">", false},
 	{AllHosts, false},
 	{AllKeys, false},
 	{API + ">", true},
@@ -58,4 +58,4 @@ func PersonInbox(name string) string { return peopleInboxes + name }
 func KeyInbox(key string) string { return inboxes + key }
 
 // Heard are the subjects of the core that the fleet may hear.
-var Heard = []string{KindDesired.Echo("*"), peopleInboxes + ">"}
+var Heard = []string{KindDesired.Echo(">"), peopleInboxes + ">"}
