@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -61,6 +62,11 @@ func LoadServer(dir string) (*Server, error) {
 		*to = string(bytes.TrimSpace(b))
 	}
 	return s, nil
+}
+
+// Core is the JWT of the account that has the streams.
+func (s *Server) Core() string {
+	return s.Accounts[slices.Index(subjects.Accounts, subjects.AccountCore)]
 }
 
 func (s *Server) stamp() (at [2]time.Time) {

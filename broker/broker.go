@@ -48,6 +48,9 @@ type Options struct {
 	// Access is who may connect; nobody else may, from within the process
 	// neither. Nil lets everybody in, on loopback.
 	Access *access.Server
+	// Adopt gives streams in Dir that were written without identities to the
+	// account of Access.
+	Adopt bool
 	// TLS is for what listens. Beyond loopback it is required, as Access is.
 	TLS *tls.Config
 	// Unsynced leaves syncing to the operating system for up to two minutes. A
@@ -72,7 +75,8 @@ type Broker struct {
 }
 
 // Start starts a broker and returns when it takes connections and its streams
-// are recovered. The error wraps ErrHeld where the directory is in use; a port
+// are recovered. The error wraps ErrHeld where the directory is in
+// use and ErrOthers where its streams would not be found; a port
 // in use, a directory that can't be written and an address beyond loopback are
 // errors that say so.
 func Start(o Options) (*Broker, error) {
@@ -117,6 +121,9 @@ func (b *Broker) start() (err error) {
 			unlock(lock)
 		}
 	}()
+	if err = adopt(b.options.Dir, b.options.Access, b.options.Adopt); err != nil {
+		return err
+	}
 	if opts.JetStreamMaxStore, err = storeLimit(b.options.Dir); err != nil {
 		return err
 	}

@@ -34,11 +34,15 @@ func (s *scheduler) load(ctx context.Context) error {
 		kb, _, _ := subjects.ParseKey(b.Subject)
 		return cmp.Compare(cmp.Or(rank[ka], 9), cmp.Or(rank[kb], 9))
 	})
+	if err := s.adoption(stored); err != nil {
+		return err
+	}
 	if err := s.recall(ctx, stored); err != nil {
 		return err
 	}
 	for _, m := range stored {
 		s.apply(ctx, m)
+		s.claim(m)
 		if s.unread != nil {
 			return s.unread
 		}
@@ -216,7 +220,7 @@ func (s *scheduler) applyLeader(ctx context.Context, m bus.Msg) error {
 		}
 		return fmt.Errorf("the lease was overwritten or deleted by hand: %w", err)
 	}
-	if s.o.Keyring != nil {
+	if s.o.Keyring != nil && !s.adopting {
 		l.Led = s.leader.Led // as the epoch says, which is sealed
 	}
 	s.leader = *l

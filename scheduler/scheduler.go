@@ -44,6 +44,9 @@ type Options struct {
 	// given, without both are nil.
 	Signer  *access.Signer
 	Keyring *access.Keyring
+	// Adopt seals what is stored as it is, where identities are turned on for a
+	// bucket that was written without them.
+	Adopt bool
 	// Authority says whom the fleet knows, as of now: requests for changes have
 	// to prove who asks. Nil: there are no identities.
 	Authority func() *access.Authority
@@ -78,6 +81,8 @@ type scheduler struct {
 	renewed  time.Time         // when we last committed
 	epoch    time.Time         // the newest epoch that we have written
 	ours     map[string][]byte // what we have sealed last, by its seal
+	adopting bool              // until records of before identities are sealed
+	adopted  []bus.Message     // those that aren't yet
 	lost     string            // the step whose answer is awaited
 	found    bool              // it was seen in the lease
 	unread   error             // a history that couldn't be read
@@ -282,6 +287,13 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	}
 	if now.Before(s.retryAt) {
 		return s.retryAt, nil
+	}
+	if s.adopting {
+		if err := s.adopt(ctx, now); err != nil {
+			s.hindered("sealing records of before", err)
+			return s.retryAt, nil
+		}
+		return now, nil
 	}
 	if !now.Before(s.renewed.Add(s.o.Renew)) {
 		if err := s.commit(ctx, rollout.Step{}, now); err != nil {

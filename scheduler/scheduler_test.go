@@ -35,6 +35,7 @@ type rig struct {
 	// With identities, what the scheduler seals with and believes.
 	signer  *access.Signer
 	keyring *access.Keyring
+	adopt   bool
 }
 
 const testHeartbeat = 200 * time.Millisecond
@@ -76,7 +77,7 @@ func (r *rig) schedule() {
 	var once sync.Once
 	o := Options{
 		Conn: r.connect(), Name: "test", Version: "1.0.0", Heartbeat: testHeartbeat, Renew: 500 * time.Millisecond, Lease: time.Second, TakeAtOnce: true,
-		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Signer: r.signer, Keyring: r.keyring,
+		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Signer: r.signer, Keyring: r.keyring, Adopt: r.adopt,
 		Ready: func(b bool) {
 			if b {
 				once.Do(func() { close(leads) })

@@ -41,6 +41,17 @@ func (h Header) Unmarked() Header {
 	return out
 }
 
+// Ours is the header as Tsunami wrote it, without what brokers add on the way.
+func (h Header) Ours() Header {
+	out := Header{}
+	for name, values := range h {
+		if strings.HasPrefix(name, sealedPrefix) || name == headerOperation {
+			out[name] = values
+		}
+	}
+	return out
+}
+
 // Sealed gives the bytes that a seal signs: the kind, the message's subject,
 // every header that Tsunami reads, and the body, so that none of them can be
 // changed, left out or added. What brokers add on the way isn't in it. The

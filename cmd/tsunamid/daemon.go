@@ -100,7 +100,7 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 	if c.runs(partBroker) {
 		o := broker.Options{Dir: c.data, Listen: c.listen, Logger: c.logger.With("part", partBroker), Name: "tsunamid", TLS: d.tls}
 		if d.trust != nil {
-			o.Access = d.trust.server.Load()
+			o.Access, o.Adopt = d.trust.server.Load(), c.adopt
 		}
 		if d.broker, err = broker.Start(o); err != nil {
 			return nil, err
@@ -384,7 +384,7 @@ func (d *daemon) startScheduler(ctx context.Context) error {
 	}
 	if d.trust != nil {
 		server := d.trust.server.Load()
-		o.Authority = d.authority()
+		o.Authority, o.Adopt = d.authority(), d.config.adopt
 		if o.Signer, err = server.Signer(); err != nil {
 			return fmt.Errorf("the key that seals records: %w", err)
 		}

@@ -32,6 +32,7 @@ type flags struct {
 	run                []string
 	nats, creds        string
 	access, ca         string
+	adopt              bool
 	tlsCert, tlsKey    string
 	tlsClientCA        string
 	replicas           int
@@ -49,6 +50,7 @@ type config struct {
 	creds  string
 	ca     string // of the external broker
 	access string // the access directory; "" without identities
+	adopt  bool   // what was stored without identities
 	// tlsCert and tlsKey are the files of the server's certificate, "" without
 	// TLS; tlsClientCA is that of its clients' authorities.
 	tlsCert, tlsKey, tlsClientCA string
@@ -89,6 +91,7 @@ func (f *flags) define(cmd *cobra.Command) {
 	fs.StringSliceVar(&f.run, "run", allParts, "the `PARTS` to run, with commas between them")
 	fs.StringVar(&f.nats, "nats", "", "use the NATS cluster at `URL`, or at several with commas between them, and run no broker")
 	fs.StringVar(&f.access, "access", "", "let nobody in without an identity: the access directory `DIR`, which 'tsunamictl access init' makes")
+	fs.BoolVar(&f.adopt, "adopt", false, "take over what was stored without identities, and seal it: once, when --access is new")
 	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve with TLS: the `FILE` of the certificate, and of what leads to its authority")
 	fs.StringVar(&f.tlsKey, "tls-key", "", "the `FILE` of the certificate's private key")
 	fs.StringVar(&f.tlsClientCA, "tls-client-ca", "", "the `FILE` of the authorities whose client certificates name hosts and viewers")
@@ -103,7 +106,7 @@ func (f *flags) define(cmd *cobra.Command) {
 // the command line. Its errors are *usageError.
 func (f *flags) config(given func(name string) bool) (config, error) {
 	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas,
-		ca: f.ca, access: f.access, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA}
+		ca: f.ca, access: f.access, adopt: f.adopt, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA}
 	if given("nats") && !given("run") {
 		c.parts = allParts[1:]
 	}
@@ -190,6 +193,8 @@ func (c *config) checkTrust() error {
 	switch {
 	case c.access != "" && c.creds != "":
 		return usagef("--creds and --access: with an access directory each part has credentials of its own: leave --creds out")
+	case c.adopt && c.access == "":
+		return usagef("--adopt takes over what was stored without identities: give --access too")
 	case c.tlsCert == "" && c.tlsKey != "":
 		return usagef("--tls-key is of a certificate: give --tls-cert too")
 	case c.tlsKey == "" && c.tlsCert != "":

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -299,5 +300,52 @@ func TestCertificateRenewal(t *testing.T) {
 		if _, err := serverTLS(files[0], files[1], files[2], slog.New(slog.NewTextHandler(&log, nil))); err == nil || !strings.Contains(err.Error(), "--tls-") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Turning identities on over a directory that is in use says what that means,
+// does it once, and then counts only what is sealed.
+func TestTurningIdentitiesOn(t *testing.T) {
+	data := t.TempDir()
+	args := []string{"--data", data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"}
+	p := launch(t, args...)
+	p.await(up)
+	eventually(t, func() error {
+		if !strings.Contains(p.stderr.String(), "msg=leading") {
+			return errors.New("it doesn't lead")
+		}
+		return nil
+	})
+	p.stop()
+	p.wait()
+	g := newGuarded(t)
+	with := append(args, g.args...)
+	for _, refused := range []struct {
+		args []string
+		says string
+	}{
+		{with, "start once with --adopt"},
+		{append(args, "--adopt"), "give --access too"},
+	} {
+		p := launch(t, refused.args...)
+		if code := p.wait(); code == 0 || !strings.Contains(p.stderr.String(), refused.says) {
+			t.Errorf("%v: ends with %d: %s", refused.args, code, p.stderr.String())
+		}
+	}
+	for i, more := range [][]string{{"--adopt"}, nil} {
+		p = launch(t, append(with, more...)...)
+		p.await(up)
+		eventually(t, func() error {
+			if !strings.Contains(p.stderr.String(), "msg=leading") {
+				return fmt.Errorf("start %d: it doesn't lead: %s", i, p.stderr.String())
+			}
+			return nil
+		})
+		p.stop()
+		p.wait()
+	}
+	p = launch(t, args...)
+	if code := p.wait(); code == 0 || !strings.Contains(p.stderr.String(), "start with --access") {
+		t.Errorf("without identities again: ends with %d: %s", code, p.stderr.String())
 	}
 }
