@@ -8,7 +8,7 @@ import (
 )
 
 // failure is the body of an API error. The codes are those of the operators'
-// service: usage, not_found, unavailable.
+// service: usage, not_found, unavailable, conflict; and unauthorized and forbidden.
 type failure struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`

@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -120,6 +121,7 @@ func TestUpgradeWithIdentities(t *testing.T) {
 	s.ready(server)
 	s.upgrade(server, s.enroll)
 	s.checkStrangers()
+	s.checkJoin()
 	s.checkRevoked()
 	s.checkViolations(server)
 }
@@ -172,10 +174,7 @@ func (s *site) checkRevoked(flags ...string) {
 	const host = "db1.lon2.example.net"
 	s.enroll(host)
 	agent := s.agent(host, "db", "")
-	eventually(s.t, 30*time.Second, host+" is online", func() (bool, string) {
-		r := s.ctl("host", "show", host, "-o", "json")
-		return strings.Contains(r.stdout, `"online": true`) || strings.Contains(r.stdout, `"online":true`), r.String()
-	})
+	s.online(host)
 	s.access(append([]string{"revoke", host}, flags...)...)
 	revoked := time.Now()
 	eventually(s.t, 20*time.Second, host+" is disconnected", func() (bool, string) {
@@ -192,6 +191,40 @@ func (s *site) checkRevoked(flags ...string) {
 			s.t.Errorf("%s isn't online any more", h.Host)
 		}
 	}
+}
+
+// checkJoin lets a host join by token. Whoever has stolen the token comes too
+// late, and is told so.
+func (s *site) checkJoin() {
+	s.t.Helper()
+	const host = "new1.lon2.example.net"
+	token := write(s.t, filepath.Join(s.dir, "token"), 0o600, s.access("enroll", "--token", "--roles", "web"))
+	join := func(host string) result {
+		s.t.Helper()
+		return execute(s.t, s.dir, "tsunami-agent", "join", "--server", s.http, "--token-file", token, "--ca", s.trust.ca, "--host", host, "--role", "web",
+			"--creds", filepath.Join(s.trust.hosts, host+".creds"), "--trust", filepath.Join(s.trust.hosts, host+".trust"))
+	}
+	if r := join(host); r.code != 0 {
+		s.t.Fatalf("joining: %s", r)
+	}
+	s.agent(host, "web", "")
+	s.online(host)
+	if r := join("thief.example.net"); r.code == 0 || !strings.Contains(r.stderr, host+" joined with it on ") {
+		s.t.Errorf("joining with a used token: %s", r)
+	}
+	if r := s.must("audit", "--host", host); !strings.Contains(r, "its identity is the key U") {
+		s.t.Errorf("the audit log of %s: %s", host, r)
+	}
+}
+
+// online waits until a host is.
+func (s *site) online(host string) {
+	s.t.Helper()
+	eventually(s.t, 30*time.Second, host+" is online", func() (bool, string) {
+		r := s.ctl("host", "show", host, "-o", "json")
+		var v control.HostView
+		return r.code == 0 && json.Unmarshal([]byte(r.stdout), &v) == nil && v.Online, r.String()
+	})
 }
 
 // checkViolations finds what somebody did who may not.
