@@ -8,16 +8,27 @@ import (
 )
 
 // Objective is the document that says what hosts must go on doing while a
-// rollout changes them: a check of the agent's, and how many hosts may fail it.
+// rollout changes them: a check of the agent's, or what Prometheus or Alertmanager
+// say, and how many hosts may fail it.
 type Objective struct {
-	Name  field.ID `json:"name"`
-	Check field.ID `json:"check"` // by the name that it has in the agents' files
+	Name field.ID `json:"name"`
+	// Check is a check of the agents, by the name that it has in their files;
+	// PromQL is a query to Prometheus; Alert is an alert of Alertmanager. One of
+	// them is given.
+	Check  field.ID `json:"check,omitempty"`
+	PromQL *Query   `json:"promql,omitempty"`
+	Alert  *Alert   `json:"alert,omitempty"`
+	// FailureLimit is how many failures are tolerated, whatever their weight: of
+	// changed hosts, where the objective is about hosts, and nil is without limit;
+	// of looks where it is about a role or the rollout, and nil is none.
+	FailureLimit *int `json:"failureLimit,omitempty"`
 	// WithinOfChange and Steady are the budgets. Without either, changed hosts
 	// are compared with those that haven't been changed yet, and with nothing
 	// else.
 	WithinOfChange *Within `json:"withinOfChange,omitempty"`
 	Steady         *Steady `json:"steady,omitempty"`
-	// For is how long the check must fail to count; nil is a minute.
+	// For is how long the check must fail to count; nil is a minute, and nothing for
+	// an alert.
 	For *field.Duration `json:"for,omitempty"`
 	// Grace is how long a host may be silent, beyond three heartbeats: for the
 	// restart that the change itself causes. Nil is three minutes.
@@ -85,11 +96,7 @@ func (o *Objective) Validate() error {
 	if _, err := field.ParseID("objective", string(o.Name)); err != nil {
 		add("name", "%v", err)
 	}
-	if o.Check == "" {
-		add("check", "is missing: the name of a check of the agents")
-	} else if _, err := field.ParseID("check", string(o.Check)); err != nil {
-		add("check", "%v", err)
-	}
+	o.sourceFaults(add)
 	within := func(path string, d, least, most field.Duration) {
 		if d < least || d > most {
 			add(path, "%s is out of range: want %s to %s", d, least, most)
@@ -154,7 +161,15 @@ func (o *Objective) Window() time.Duration {
 // latency is how long after it happened a failure counts.
 func (o *Objective) latency() time.Duration { return max(o.failing(), o.silence()) }
 
-func (o *Objective) failing() time.Duration { return time.Duration(or(o.For, DefaultFor)) }
+// failing is how long a host must fail. An alert has waited already, by its own
+// rule.
+func (o *Objective) failing() time.Duration {
+	if o.Alert != nil {
+		return time.Duration(or(o.For, 0))
+	}
+	return time.Duration(or(o.For, DefaultFor))
+}
+
 func (o *Objective) silence() time.Duration { return time.Duration(or(o.Grace, DefaultGrace)) }
 
 // Fresh is how old evidence may be.
@@ -165,11 +180,11 @@ func (o *Objective) Fresh() time.Duration {
 	return time.Duration(o.Freshness)
 }
 
-func or(d *field.Duration, otherwise field.Duration) field.Duration {
-	if d == nil {
+func or[T any](v *T, otherwise T) T {
+	if v == nil {
 		return otherwise
 	}
-	return *d
+	return *v
 }
 
 func (o *Objective) domain() field.Word {

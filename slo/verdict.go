@@ -33,6 +33,9 @@ type Standing struct {
 	// Unwatched counts the rollout's hosts that aren't watched: they were never
 	// seen to pass the check since the rollout was created.
 	Unwatched int `json:"unwatched,omitempty"`
+	// Gate is what looks from outside have come to, where the objective has them.
+	// Where it isn't about single hosts nothing is weighed, and Bar is 0.
+	Gate *GateStanding `json:"gate,omitempty"`
 }
 
 // Kind says what a verdict means.
@@ -44,6 +47,9 @@ const (
 	Harm Kind = "harm"
 	// Breach: more of them fail than the objective allows, whatever the cause.
 	Breach Kind = "breach"
+	// Limit: more has failed than its failureLimit, which nothing is weighed
+	// against.
+	Limit Kind = "limit"
 )
 
 // Verdict is that the evidence against a rollout suffices. As the evidence of
@@ -82,6 +88,7 @@ type How string
 const (
 	FailedCheck   How = "check"   // the check failed for its `for`
 	FailedEnact   How = "enact"   // it gave up making the value true
+	FailedSignal  How = "signal"  // a query, or an alert, said so for its `for`
 	FailedSilence How = "silence" // it was silent for longer than its grace
 )
 
@@ -108,6 +115,11 @@ func (w *Watch) weight() (sum float64) {
 
 // decide comes to the verdict, after a failure: nothing else adds evidence.
 func (w *Watch) decide() {
+	for _, j := range w.objectives {
+		if j.FailureLimit != nil && !j.gate() && j.treatedFailed > j.limit() {
+			w.decideBy(j)
+		}
+	}
 	if w.verdict != nil || w.weight() < 1 {
 		return
 	}
@@ -123,6 +135,17 @@ func (w *Watch) decide() {
 	}
 	v.RuledOut = w.ruledOut(worst)
 	w.verdict = v
+}
+
+// decideBy comes to the verdict that an objective's limit is passed.
+func (w *Watch) decideBy(j *judged) {
+	if w.verdict != nil {
+		return
+	}
+	w.verdict = &Verdict{
+		Rollout: w.id, Kind: Limit, Objective: j.Name, Time: w.now, Standings: w.Standings(),
+		Failed: slices.Clone(w.failed), Of: w.failures,
+	}
 }
 
 // ruledOut says what else could have been.
@@ -153,10 +176,13 @@ func (w *Watch) Standings() []Standing {
 	for i, j := range w.objectives {
 		j.advance(w.now) // a steady budget has been kept until now
 		out[i] = Standing{
-			Objective: j.Name, E: finite(j.E()), Harm: finite(j.Harm()), Bar: 1 / j.share,
+			Objective: j.Name, E: finite(j.E()), Harm: finite(j.Harm()), Gate: j.standing(),
 			Treated: j.treated + j.treatedFailed, TreatedFailed: j.treatedFailed,
 			Control: j.control + j.controlFailed, ControlFailed: j.controlFailed,
-			Needs: w.needs(i), Unwatched: len(w.hosts) - j.seen,
+			Needs: w.needs(i),
+		}
+		if !j.gate() {
+			out[i].Bar, out[i].Unwatched = 1/j.share, len(w.hosts)-j.seen
 		}
 		if j.Budgets() {
 			out[i].Breach = finite(j.Breach())
@@ -186,7 +212,7 @@ func (w *Watch) needs(objective int) int {
 		}
 		n++
 		e.Fail(&s, w.now)
-		if others+j.share*math.Exp(e.E()) >= 1 {
+		if others+j.share*math.Exp(e.E()) >= 1 || j.FailureLimit != nil && j.treatedFailed+n > j.limit() {
 			return n
 		}
 	}

@@ -39,6 +39,7 @@ type Watch struct {
 type judged struct {
 	*Objective
 	*Evidence
+	looks
 	seen  int // of its hosts, were seen healthy
 	share float64
 }
@@ -85,10 +86,18 @@ const (
 // NewWatch begins to judge a rollout. Of a rollback objectiveOnly is true.
 func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time.Time) *Watch {
 	w := &Watch{id: id, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member), spent: make(map[field.Host]bool)}
+	weighed := 0
 	for _, o := range objectives {
-		w.objectives = append(w.objectives, &judged{
-			Objective: o, Evidence: NewEvidence(o, objectiveOnly, now), share: o.alpha() / float64(len(objectives)),
-		})
+		if !o.gate() {
+			weighed++
+		}
+	}
+	for _, o := range objectives {
+		j := &judged{Objective: o, Evidence: NewEvidence(o, objectiveOnly, now)}
+		if !o.gate() {
+			j.share = o.alpha() / float64(weighed)
+		}
+		w.objectives = append(w.objectives, j)
 	}
 	return w
 }
@@ -212,26 +221,44 @@ func (w *Watch) Check(host field.Host, check field.ID, state State, output strin
 	}
 	for i, j := range w.objectives {
 		s := &m.slots[i]
-		if j.Check != check || s.done {
+		if j.Signal() || j.Check != check || s.done {
 			continue
 		}
 		switch {
 		case state != Fails:
 			s.failing, s.output = false, ""
-			if state == Passes && !s.AtRisk() && !m.silent {
-				j.seen++
-				w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
-			}
-			w.treat(m)
+			w.pass(m, i, state)
 		case !s.failing && s.AtRisk():
-			s.failing, s.since, s.output = true, w.now, short(output)
-			if !s.queued { // a host that flaps stands there once
-				s.queued = true
-				w.pending.add(due{w.now.Add(j.failing()), host, i})
-			}
+			w.fail(m, i, output)
+			w.await(m, i)
 		}
 	}
 	w.Advance(w.now)
+}
+
+// fail takes that a host has begun to fail.
+func (w *Watch) fail(m *member, objective int, output string) {
+	s := &m.slots[objective]
+	s.failing, s.since, s.output = true, w.now, short(output)
+}
+
+// await lets a failure count by itself if it lasts.
+func (w *Watch) await(m *member, objective int) {
+	if s := &m.slots[objective]; !s.queued { // a host that flaps stands there once
+		s.queued = true
+		w.pending.add(due{w.now.Add(w.objectives[objective].failing()), m.host, objective})
+	}
+}
+
+// pass takes that a host doesn't fail: from when it is seen healthy it is
+// watched.
+func (w *Watch) pass(m *member, objective int, state State) {
+	j, s := w.objectives[objective], &m.slots[objective]
+	if state == Passes && !s.AtRisk() && !m.silent {
+		j.seen++
+		w.change(m, func() { j.Enter(&s.Subject, m.stratum, !m.told.IsZero(), w.now) })
+	}
+	w.treat(m)
 }
 
 // Enact says that a host gave up making the rollout's value true.
@@ -403,8 +430,15 @@ func (w *Watch) Unclear() string {
 		}
 	}
 	for _, j := range w.objectives {
-		if j.seen == 0 && len(w.hosts) > 0 && j.NoData != NoDataPass {
-			return fmt.Sprintf("%s: none of its %d hosts has been seen to pass the check %s", j.Name, len(w.hosts), j.Check)
+		if why := j.unclear(w.now); why != "" {
+			return why
+		}
+		if j.seen == 0 && len(w.hosts) > 0 && j.NoData != NoDataPass && !j.gate() {
+			by := "to pass the check " + string(j.Check)
+			if j.Signal() {
+				by = "healthy"
+			}
+			return fmt.Sprintf("%s: none of its %d hosts has been seen %s", j.Name, len(w.hosts), by)
 		}
 	}
 	return ""
