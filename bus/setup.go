@@ -70,7 +70,7 @@ func streams(replicas int) []jetstream.StreamConfig {
 	hosts.AllowDirect = true
 
 	// A stream on tsunami.> itself would take in the echoes and loop: the audit
-	// log has no subjects of its own, the evidence stream has two narrow ones.
+	// log has no subjects of its own, the evidence stream has four narrow ones.
 	audit := base
 	audit.Name = subjects.AuditStream
 	audit.Description = "Tsunami: the audit log, every change as it was committed"
@@ -79,7 +79,7 @@ func streams(replicas int) []jetstream.StreamConfig {
 	evidence := base
 	evidence.Name = subjects.EvidenceStream
 	evidence.Description = "Tsunami: all that the guard judges by, in one order"
-	evidence.Subjects = []string{subjects.AllHealth, subjects.AllSilence}
+	evidence.Subjects = []string{subjects.AllHealth, subjects.AllSilence, subjects.AllSignals, subjects.AllAlerts}
 	evidence.MaxAge = evidenceAge
 	evidence.Sources = []*jetstream.StreamSource{
 		source(subjects.Stream, evidenceTransforms()),

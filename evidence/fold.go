@@ -35,6 +35,8 @@ type Fold struct {
 	objectives map[rollout.ID]*slo.Objective
 	rollouts   map[rollout.ID]*trial
 	ordered    []*trial // by id
+	signals    map[rollout.ID]*signals
+	alerts     alerts
 	instead    []*slo.Objective
 	unread     int
 	note       func(id, objective rollout.ID, f slo.Failure)
@@ -44,6 +46,7 @@ type Fold struct {
 func New() *Fold {
 	return &Fold{
 		hosts: make(map[rollout.Host]*host), objectives: make(map[rollout.ID]*slo.Objective), rollouts: make(map[rollout.ID]*trial),
+		signals: make(map[rollout.ID]*signals), alerts: newAlerts(),
 	}
 }
 
@@ -132,6 +135,10 @@ func (f *Fold) take(kind subjects.Kind, name string, m Message) error {
 	case subjects.KindAbort:
 		f.abort(id, m)
 		return nil
+	case subjects.KindSignal:
+		return f.signal(id, m)
+	case subjects.KindAlert:
+		return f.alertsReceived(m)
 	}
 	return fmt.Errorf("%q isn't a kind of evidence", kind)
 }

@@ -286,6 +286,7 @@ func (f *Fold) checks(t *trial, h *host) {
 	for _, id := range sortedKeys(h.checks) {
 		t.watch.Check(h.name, id, h.checks[id], "", f.now)
 	}
+	f.outside(t, h)
 }
 
 // listening takes that the guard has been listening until now.

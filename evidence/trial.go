@@ -189,6 +189,7 @@ func (f *Fold) begin(t *trial) {
 	}
 	t.verdict, t.planned, t.aborted = nil, false, false
 	f.placeAll(t)
+	f.firesAlready(t)
 }
 
 // placeAll makes every host that is known the rollout's, if it is.

@@ -218,13 +218,19 @@ func (c *Checker) report(m bus.Msg) {
 	if r, err := subjects.Decode[rollout.Report](m.Data); err == nil {
 		h := c.host(name)
 		h.report, h.reported = r, m.Time
-		for variable, told := range h.told {
-			switch _, was := h.confirmed[variable]; {
-			case !h.confirms(variable, h.values[variable], told):
-				delete(h.confirmed, variable)
-			case !was:
-				h.confirmed[variable] = m.Time
-			}
+		h.confirm()
+	}
+}
+
+// confirm notes what the host's report confirms of what it was told. Reports and
+// desired state come by two streams, at one instant in either order.
+func (h *seenHost) confirm() {
+	for variable, told := range h.told {
+		switch _, was := h.confirmed[variable]; {
+		case !h.confirms(variable, h.values[variable], told):
+			delete(h.confirmed, variable)
+		case !was:
+			h.confirmed[variable] = h.reported
 		}
 	}
 }
@@ -334,6 +340,9 @@ func (c *Checker) desired(name rollout.Host, m bus.Msg) {
 	c.oneChange(name, h, change, m)
 	before := *h
 	h.values, h.told = change.Desired.Values, change.Desired.Told
+	if h.report != nil {
+		defer h.confirm()
+	}
 	switch change.Reason.Code {
 	case rollout.ByRamp, rollout.ByCatchUp, rollout.ByLayer, rollout.ByCanary, rollout.ByRollback:
 		c.tell(name, change, &before, m)

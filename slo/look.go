@@ -177,7 +177,7 @@ func (j *judged) unclear(now time.Time) string {
 		return fmt.Sprintf("%s: Alertmanager's alert %s, which always fires, hasn't been heard for longer than %s", j.Name, j.Alert.Watchdog, field.Duration(j.Fresh()))
 	case j.Alert != nil:
 	case j.outcome == "":
-		return fmt.Sprintf("%s: Prometheus hasn't been asked yet", j.Name)
+		return fmt.Sprintf("%s: Prometheus hasn't been asked yet: tsunamid's --prometheus says where it is", j.Name)
 	case j.outcome == Errored && j.inARow > or(j.PromQL.ConsecutiveErrorLimit, DefaultConsecutiveErrorLimit):
 		return fmt.Sprintf("%s: Prometheus gave no answer %d times in a row: %s", j.Name, j.inARow, j.why)
 	case j.outcome == Inconclusive && j.inARow > or(j.PromQL.InconclusiveLimit, DefaultInconclusiveLimit):

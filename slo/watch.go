@@ -102,6 +102,23 @@ func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time
 	return w
 }
 
+// Objectives are those that the rollout is judged by.
+func (w *Watch) Objectives() []*Objective {
+	out := make([]*Objective, len(w.objectives))
+	for i, j := range w.objectives {
+		out[i] = j.Objective
+	}
+	return out
+}
+
+// Objective is one of them; nil for another's name.
+func (w *Watch) Objective(id field.ID) *Objective {
+	if i := w.objective(id); i >= 0 {
+		return w.objectives[i].Objective
+	}
+	return nil
+}
+
 // Note makes the watch say every failure that it counts, of changed hosts and of
 // the others, with the objective that it counts in: for a replay.
 func (w *Watch) Note(note func(objective field.ID, f Failure)) { w.note = note }

@@ -37,6 +37,9 @@ type Options struct {
 	// TakeAtOnce takes the lease without waiting: for an embedded broker, whose
 	// store's lock proves that the last holder is dead.
 	TakeAtOnce bool
+	// Prometheus is asked what objectives with a query want to know; nil: nobody
+	// can say, and their rollouts hold.
+	Prometheus Asker
 }
 
 func (o Options) withDefaults() Options {
@@ -64,6 +67,7 @@ type guard struct {
 
 	ears
 	lease
+	asking
 	// put are the verdicts whose abort was acknowledged, by rollout: the stream
 	// says so a moment later.
 	put     map[rollout.ID]uint64
@@ -99,7 +103,7 @@ func open(ctx context.Context, o Options) (*guard, error) {
 	g := &guard{
 		o: o, js: js, log: o.Logger, m: newMetrics(o.Registerer),
 		fold: evidence.New(), put: make(map[rollout.ID]uint64),
-		lease: newLease(),
+		lease: newLease(), asking: newAsking(),
 	}
 	if g.ears, err = listen(ctx, o.Conn); err != nil {
 		g.m.unregister()
@@ -272,6 +276,7 @@ func (g *guard) act(ctx context.Context) time.Time {
 		return next
 	}
 	g.attend(now)
+	g.ask(ctx)
 	if !g.leading {
 		return earliest(next, g.candidate(ctx, now))
 	}
@@ -356,7 +361,12 @@ func sentence(v *slo.Verdict) string {
 	of := func(failed, all int, what string) string { return fmt.Sprintf("%d of %d %s", failed, all, what) }
 	numbers := fmt.Sprintf("%s failed, and %s; the evidence is %.4g, and %.4g freezes",
 		of(s.TreatedFailed, s.Treated, "changed hosts"), of(s.ControlFailed, s.Control, "not yet changed"), s.E, s.Bar)
-	if v.Kind == slo.Harm {
+	switch {
+	case v.Kind == slo.Limit && s.Bar == 0:
+		return fmt.Sprintf("%s: it failed %d times, and %d are tolerated: %s", v.Objective, s.Gate.Failures, s.Gate.Limit, s.Gate.Why)
+	case v.Kind == slo.Limit:
+		return fmt.Sprintf("%s: more hosts failed than its failureLimit: %s", v.Objective, numbers)
+	case v.Kind == slo.Harm:
 		return fmt.Sprintf("%s: the change does harm: %s", v.Objective, numbers)
 	}
 	return fmt.Sprintf("%s is breached, whatever the cause: %s", v.Objective, numbers)

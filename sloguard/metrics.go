@@ -17,6 +17,9 @@ type metrics struct {
 	unread     prometheus.Counter
 	verdicts   *prometheus.CounterVec
 	evidence   *prometheus.GaugeVec
+	queries    prometheus.Gauge
+	asked      *prometheus.CounterVec
+	askTime    prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -29,7 +32,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		verdicts:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tsunami_guard_verdicts_total", Help: "Rollouts against which the evidence sufficed, by what it says; those folded anew after a start included."}, []string{"kind"}),
 		evidence:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tsunami_guard_evidence_ratio", Help: "Evidence against a rollout, as a share of what freezes it, by objective."}, []string{"rollout", "objective"}),
 	}
-	m.all = []prometheus.Collector{m.leading, m.behind, m.silent, m.unread, m.verdicts, m.evidence}
+	m.queries = prometheus.NewGauge(prometheus.GaugeOpts{Name: "tsunami_guard_queries", Help: "Objectives that this guard asks Prometheus about."})
+	m.asked = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tsunami_guard_looks_total", Help: "Looks at what Prometheus says, by what they came to."}, []string{"outcome"})
+	m.askTime = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tsunami_guard_look_duration_seconds", Help: "How long Prometheus took to answer.", Buckets: []float64{.005, .02, .1, .5, 2, 10}})
+	m.all = []prometheus.Collector{m.leading, m.behind, m.silent, m.unread, m.verdicts, m.evidence, m.queries, m.asked, m.askTime}
 	r.MustRegister(m.all...)
 	return m
 }
@@ -43,6 +49,9 @@ func (m *metrics) unregister() {
 // show shows the evidence against one rollout.
 func (m *metrics) show(id rollout.ID, standings []slo.Standing) {
 	for _, s := range standings {
+		if s.Bar == 0 { // nothing is weighed
+			continue
+		}
 		m.evidence.WithLabelValues(string(id), string(s.Objective)).Set(s.E / s.Bar)
 	}
 }

@@ -24,6 +24,8 @@ const (
 	alivePrefix    = "tsunami.alive."
 	healthPrefix   = "tsunami.health."
 	silencePrefix  = "tsunami.silence."
+	signalPrefix   = "tsunami.signal."
+	alertPrefix    = "tsunami.alert."
 	directGet      = "$JS.API.DIRECT.GET." + Stream + "."
 )
 
@@ -39,6 +41,8 @@ const (
 	AllAlive    = alivePrefix + ">"
 	AllHealth   = healthPrefix + ">"
 	AllSilence  = silencePrefix + ">"
+	AllSignals  = signalPrefix + ">"
+	AllAlerts   = alertPrefix + ">"
 	AllAudit    = auditPrefix + ">"
 	AllEvidence = evidencePrefix + ">"
 )
@@ -69,6 +73,8 @@ const (
 	KindHost    Kind = "host"    // a record of the inventory
 	KindHealth  Kind = "health"  // a HealthEvent
 	KindSilence Kind = "silence" // a Silence
+	KindSignal  Kind = "signal"  // a Signal
+	KindAlert   Kind = "alert"   // Alerts
 )
 
 // Audited are the kinds that the audit log keeps.
@@ -120,7 +126,9 @@ func ParseKey(subject string) (Kind, string, error) {
 // ParseEvidence splits a subject of the evidence stream into kind and name. It
 // returns an error for other subjects.
 func ParseEvidence(subject string) (Kind, string, error) {
-	for kind, prefix := range map[Kind]string{KindHealth: healthPrefix, KindSilence: silencePrefix} {
+	for kind, prefix := range map[Kind]string{
+		KindHealth: healthPrefix, KindSilence: silencePrefix, KindSignal: signalPrefix, KindAlert: alertPrefix,
+	} {
 		if name, ok := strings.CutPrefix(subject, prefix); ok {
 			return kind, name, nil
 		}
@@ -162,6 +170,12 @@ func SilenceOf(h rollout.Host) string { return silencePrefix + string(h) }
 // Listening is where the guard records that it has been listening. No host has
 // such a name.
 const Listening = silencePrefix + "_guard"
+
+// SignalOf is where the guard records what Prometheus says for an objective.
+func SignalOf(objective rollout.ID) string { return signalPrefix + string(objective) }
+
+// AlertsReceived is where what Alertmanager says is recorded.
+const AlertsReceived = alertPrefix + "received"
 
 // HostOf takes the host's name from an inventory, heartbeat, health or
 // desired-state subject, and checks it. Receivers call it with the message's

@@ -133,6 +133,7 @@ func PermissionsOf(r Role) Permissions {
 		publish("abort a rollout", keyPrefix+string(KindAbort)+".*")
 		publish("its lease", KindGuard.Subject(""))
 		publish("record hosts' silence", AllSilence)
+		publish("record what Prometheus says", AllSignals)
 		reading(allStreams...)
 		subscribe("hosts' heartbeats", AllAlive)
 		own()

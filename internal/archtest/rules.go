@@ -20,7 +20,7 @@ var cores = []string{"field", "rollout", "slo"}
 var vocabulary = slices.Concat([]string{"subjects"}, cores)
 
 // plumbing is what the parts are made of.
-var plumbing = slices.Concat([]string{"bus", "control", "evidence", "access"}, vocabulary)
+var plumbing = slices.Concat([]string{"bus", "control", "evidence", "access", "promql"}, vocabulary)
 
 // parts run beside each other and know each other by the wire only.
 var parts = []string{"scheduler", "hostagent", "sloguard", "console"}
@@ -42,6 +42,7 @@ var arrows = []row{
 	{"subjects", cores},
 	{"evidence", vocabulary},
 	{"bus", vocabulary},
+	{"promql", vocabulary},
 	{"access", vocabulary},
 	{"broker", slices.Concat([]string{"access"}, vocabulary)},
 	{"control", slices.Concat([]string{"bus", "evidence", "access"}, vocabulary)},
