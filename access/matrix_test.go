@@ -24,7 +24,8 @@ import (
 var who = map[string]subjects.Role{
 	"a": subjects.RoleAgent, "a.b": subjects.RoleAgent, "b": subjects.RoleAgent,
 	"scheduler": subjects.RoleScheduler, "sloguard": subjects.RoleSloguard, "setup": subjects.RoleSetup, "joiner": subjects.RoleJoiner,
-	"vera": subjects.RoleViewer, "anna": subjects.RoleApprover, "olga": subjects.RoleOperator, "adam": subjects.RoleAdmin,
+	"alerts": subjects.RoleAlerter,
+	"vera":   subjects.RoleViewer, "anna": subjects.RoleApprover, "olga": subjects.RoleOperator, "adam": subjects.RoleAdmin,
 }
 
 // groups are words for several of them.
@@ -109,6 +110,8 @@ $KV.>                                   | nobody    | nobody
 # What the streams take in.
 tsunami.silence.a                       | sloguard  | nobody
 tsunami.silence._guard                  | sloguard  | nobody
+tsunami.signal.o                        | sloguard  | nobody
+tsunami.alert.received                  | alerts    | nobody
 tsunami.audit.desired.a                 | nobody    | nobody
 tsunami.evidence.desired.a              | nobody    | nobody
 
@@ -178,6 +181,7 @@ _INBOX_<key of scheduler>.>             | nobody    | scheduler
 _INBOX_<key of sloguard>.>              | nobody    | sloguard
 _INBOX_<key of setup>.>                 | nobody    | setup
 _INBOX_<key of joiner>.>                | nobody    | joiner
+_INBOX_<key of alerts>.>                | nobody    | alerts
 _INBOX_<key of b>.>                     | nobody    | b
 _INBOX_people.anna.>                           | nobody    | anna
 _INBOX_people.adam.>                           | nobody    | adam
@@ -274,7 +278,7 @@ func newFleet(t *testing.T) *fleet {
 func (f *fleet) connect(name string, role subjects.Role) (*nats.Conn, string) {
 	f.t.Helper()
 	file := filepath.Join(f.dir, "server", name+".creds")
-	if !slices.Contains([]string{access.PartScheduler, access.PartSloguard, access.PartSetup, access.PartJoiner}, name) {
+	if !slices.Contains([]string{access.PartScheduler, access.PartSloguard, access.PartSetup, access.PartJoiner, access.PartAlerts}, name) {
 		out, err := f.store.Issue(access.Wanted{Name: name, Role: role})
 		if err != nil {
 			f.t.Fatal(err)

@@ -34,6 +34,7 @@ const (
 	PartSetup     = "setup"
 	PartConsole   = "console"
 	PartJoiner    = "joiner"
+	PartAlerts    = "alerts"
 )
 
 // Server is what a server has to know: the JWTs of the operator and the

@@ -273,6 +273,7 @@ type Issued struct {
 var parts = map[string]subjects.Role{
 	PartScheduler: subjects.RoleScheduler, PartSloguard: subjects.RoleSloguard, PartSetup: subjects.RoleSetup,
 	PartConsole: subjects.RoleViewer, PartJoiner: subjects.RoleJoiner,
+	PartAlerts: subjects.RoleAlerter,
 }
 
 // keepPart puts a part's credentials where its server reads them.
@@ -282,7 +283,7 @@ func (s *Store) keepPart(i Issued) error {
 
 // reserved are names that the audit log gives to parts, and words that rotation
 // takes; names of roles are taken too.
-var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, "guard", "tsunami", "seal", "join"}
+var reserved = []string{string(rollout.Scheduler), string(rollout.SloGuard), PartConsole, PartAlerts, "guard", "tsunami", "seal", "join"}
 
 // checkName refuses what the broker would read as a pattern, and names that are
 // taken: a host's is a host name, a person's an id.
@@ -291,7 +292,7 @@ func checkName(w Wanted) error {
 	case w.Role == subjects.RoleAgent:
 		_, err := rollout.ParseHost(w.Name)
 		return err
-	case w.Role.Person():
+	case w.Role.Person() || w.Role == subjects.RoleAlerter && w.Bearer:
 		if slices.Contains(reserved, w.Name) || slices.Contains(subjects.Roles, subjects.Role(w.Name)) {
 			return fmt.Errorf("operator %q: the name is one of Tsunami's own", w.Name)
 		}

@@ -20,6 +20,7 @@ const ViewersOrganization = "tsunami-viewers"
 // caller is whom a request comes from.
 type caller struct {
 	all  bool         // sees everything: a viewer, or more
+	tell bool         // may say what fires: Alertmanager
 	host rollout.Host // sees its own desired state
 }
 
@@ -39,7 +40,7 @@ type gate struct {
 // who says whom a request comes from. A token counts before a certificate.
 func (g *gate) who(r *http.Request, now time.Time) (caller, error) {
 	if g.authority == nil {
-		return caller{all: true}, nil
+		return caller{all: true, tell: true}, nil
 	}
 	if said := r.Header.Values("Authorization"); len(said) > 0 {
 		return g.bearer(said, now)
@@ -74,6 +75,8 @@ func (g *gate) bearer(said []string, now time.Time) (caller, error) {
 	switch {
 	case id.Role.Person():
 		return caller{all: true}, nil
+	case id.Role == subjects.RoleAlerter:
+		return caller{tell: true}, nil
 	case id.Role == subjects.RoleAgent:
 		host, err := rollout.ParseHost(id.Name)
 		if err != nil {
@@ -107,6 +110,20 @@ func (g *gate) viewers(next http.Handler) http.Handler {
 		case !ok:
 		case !c.all:
 			fail(w, http.StatusForbidden, "forbidden", "this is for viewers")
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// alerters lets those through who may say what fires.
+func (g *gate) alerters(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := g.admit(w, r)
+		switch {
+		case !ok:
+		case !c.tell:
+			fail(w, http.StatusForbidden, "forbidden", "this is for Alertmanager: 'tsunamictl access token NAME --role alerter' makes its token")
 		default:
 			next.ServeHTTP(w, r)
 		}

@@ -44,6 +44,8 @@ type Options struct {
 	Authority func() *access.Authority
 	// Enrolment lets hosts join by token; nil: they can't. It needs Authority.
 	Enrolment *Enrolment
+	// Alerting lets Alertmanager say what fires; nil: it can't.
+	Alerting *Alerting
 	// Conn is the connection to the broker. It need not be up yet.
 	Conn *nats.Conn
 	// Gatherer is what /metrics shows.
@@ -145,7 +147,12 @@ func newHandler(o Options) (http.Handler, error) {
 	if o.Enrolment != nil {
 		mux.Handle(subjects.JoinPath, m.instrument("join", newJoining(o)))
 	}
-	return secured(http.MaxBytesHandler(mux, maxBodyBytes)), nil
+	all := http.NewServeMux()
+	all.Handle("/", http.MaxBytesHandler(mux, maxBodyBytes))
+	if o.Alerting != nil {
+		all.Handle(alertsPath, m.instrument("alerts", g.alerters(newAlerting(o)))) // it bounds its own body
+	}
+	return secured(all), nil
 }
 
 // secured sets the headers that every answer carries.

@@ -69,7 +69,7 @@ func (g *guard) ask(ctx context.Context) {
 		if g.running[name] == nil {
 			asking, stop := context.WithCancel(ctx)
 			g.running[name] = &question{o, stop}
-			go g.look(asking, o)
+			go g.asks(asking, o)
 		}
 	}
 	g.m.queries.Set(float64(len(g.running)))
@@ -84,9 +84,9 @@ type watcher struct {
 	said     promql.Said                  // what that came to
 }
 
-// look asks until ctx ends. What it finds it records in the evidence, by which the
+// asks asks until ctx ends. What it finds it records in the evidence, by which the
 // guard judges: so does a replay.
-func (g *guard) look(ctx context.Context, o *slo.Objective) {
+func (g *guard) asks(ctx context.Context, o *slo.Objective) {
 	w := &watcher{o: o}
 	tick := time.NewTicker(o.PromQL.Interval())
 	defer tick.Stop()
@@ -104,7 +104,7 @@ func (g *guard) look(ctx context.Context, o *slo.Objective) {
 		}
 		g.m.asked.WithLabelValues(string(answer.Outcome)).Inc()
 		g.m.askTime.Observe(time.Since(begun).Seconds())
-		if err := g.record(ctx, w, answer); err != nil && ctx.Err() == nil {
+		if err := g.recordLook(ctx, w, answer); err != nil && ctx.Err() == nil {
 			w.full = time.Time{} // what is recorded isn't known: all of it, next time
 			g.log.Warn("what Prometheus says isn't recorded", "objective", o.Name, "err", err)
 		}
@@ -116,8 +116,8 @@ func (g *guard) look(ctx context.Context, o *slo.Objective) {
 	}
 }
 
-// record writes a look, if it says anything new or is due.
-func (g *guard) record(ctx context.Context, w *watcher, a promql.Answer) error {
+// recordLook writes a look, if it says anything new or is due.
+func (g *guard) recordLook(ctx context.Context, w *watcher, a promql.Answer) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	records := w.records(a)

@@ -7,7 +7,7 @@ type Account string
 const (
 	// AccountCore has the streams, and the parts of tsunamid that write them.
 	AccountCore Account = "tsunami"
-	// AccountFleet has hosts and people. There are no streams in it, so that an
+	// AccountFleet has hosts, people, and what hears Alertmanager. There are no streams in it, so that an
 	// answer which somebody asks for on a key's subject is stored nowhere: the
 	// broker checks on what a client publishes, not where it wants the answer.
 	AccountFleet Account = "fleet"
@@ -18,7 +18,7 @@ var Accounts = []Account{AccountCore, AccountFleet}
 
 // Account is where a role's identities are.
 func (r Role) Account() Account {
-	if r == RoleAgent || r.Person() {
+	if r == RoleAgent || r == RoleAlerter || r.Person() {
 		return AccountFleet
 	}
 	return AccountCore
@@ -36,6 +36,7 @@ type Service struct {
 var Services = []Service{
 	{healthPrefix + ">", false}, // a host's name may have dots
 	{alivePrefix + ">", false},
+	{AllAlerts, false},
 	{AllHosts, false},
 	{AllKeys, false},
 	{API + ">", true},

@@ -148,6 +148,9 @@ func PermissionsOf(r Role) Permissions {
 		publish("see who used one", jsAPI+"STREAM.MSG.GET."+Stream)
 		publish("see whose name is taken", jsAPI+"STREAM.MSG.GET."+HostsStream)
 		own()
+	case RoleAlerter:
+		publish("record what Alertmanager says", AllAlerts)
+		own()
 	case RoleViewer:
 		looking()
 		asking(ReadingVerbs...)

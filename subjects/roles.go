@@ -9,12 +9,13 @@ import (
 type Role string
 
 // The roles. Setup makes the streams; Joiner enrols hosts that bear a join
-// token.
+// token. Alerter says what Alertmanager says.
 const (
 	RoleScheduler Role = "scheduler"
 	RoleSloguard  Role = "sloguard"
 	RoleSetup     Role = "setup"
 	RoleJoiner    Role = "joiner"
+	RoleAlerter   Role = "alerter"
 	RoleAgent     Role = "agent"
 	RoleViewer    Role = "viewer"
 	RoleOperator  Role = "operator"
@@ -24,7 +25,7 @@ const (
 
 // Roles are all roles: the parts', the hosts', the people's.
 var Roles = []Role{
-	RoleScheduler, RoleSloguard, RoleSetup, RoleJoiner, RoleAgent,
+	RoleScheduler, RoleSloguard, RoleSetup, RoleJoiner, RoleAlerter, RoleAgent,
 	RoleViewer, RoleApprover, RoleOperator, RoleAdmin,
 }
 

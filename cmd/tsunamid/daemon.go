@@ -24,6 +24,7 @@ import (
 	"github.com/tsunami-rollouts/tsunami/broker"
 	"github.com/tsunami-rollouts/tsunami/bus"
 	"github.com/tsunami-rollouts/tsunami/console"
+	"github.com/tsunami-rollouts/tsunami/promql"
 	"github.com/tsunami-rollouts/tsunami/scheduler"
 	"github.com/tsunami-rollouts/tsunami/sloguard"
 	"github.com/tsunami-rollouts/tsunami/subjects"
@@ -342,6 +343,13 @@ func (d *daemon) startConsole(ctx context.Context) error {
 		Ready: func(ctx context.Context) error { return d.ready(ctx, js) },
 		TLS:   d.tls, Authority: d.authority(),
 	}
+	alerts := js
+	if d.trust != nil {
+		if _, alerts, err = d.connect(access.PartAlerts); err != nil {
+			return err
+		}
+	}
+	o.Alerting = &console.Alerting{JetStream: alerts, Alertmanager: d.config.alertmanager}
 	if d.trust != nil {
 		_, js, err := d.connect(access.PartJoiner)
 		if err != nil {
@@ -405,6 +413,12 @@ func (d *daemon) startSloguard(ctx context.Context) error {
 	o := sloguard.Options{
 		Conn: nc, Logger: d.logger.With("part", partSloguard), Registerer: d.registry,
 		Name: hostname(), Heartbeat: d.config.heartbeat, TakeAtOnce: d.broker != nil,
+	}
+	if d.config.prometheus != "" {
+		o.Prometheus, err = promql.New(promql.Options{URL: d.config.prometheus, TokenFile: d.config.prometheusToken, CA: d.config.prometheusCA})
+		if err != nil {
+			return err
+		}
 	}
 	d.goPart(ctx, partSloguard, d.withStreams(func(ctx context.Context) error { return sloguard.Run(ctx, o) }))
 	return nil

@@ -35,6 +35,10 @@ type flags struct {
 	adopt              bool
 	tlsCert, tlsKey    string
 	tlsClientCA        string
+	prometheus         string
+	prometheusToken    string
+	prometheusCA       string
+	alertmanager       string
 	replicas           int
 	logLevel           *promslog.Level
 	logFormat          *promslog.Format
@@ -55,6 +59,9 @@ type config struct {
 	// TLS; tlsClientCA is that of its clients' authorities.
 	tlsCert, tlsKey, tlsClientCA string
 	replicas                     int
+	// prometheus is the URL of what objectives with a query are asked of, and
+	// alertmanager that of what says which alerts a webhook left out; "": nobody.
+	prometheus, prometheusToken, prometheusCA, alertmanager string
 	// heartbeat is the agents'; 0 is the parts' default.
 	heartbeat time.Duration
 	logger    *slog.Logger
@@ -97,6 +104,10 @@ func (f *flags) define(cmd *cobra.Command) {
 	fs.StringVar(&f.tlsClientCA, "tls-client-ca", "", "the `FILE` of the authorities whose client certificates name hosts and viewers")
 	fs.StringVar(&f.creds, "creds", "", "credentials `FILE` for --nats, where all parts have the same")
 	fs.StringVar(&f.ca, "ca", "", "the `FILE` of the authorities of --nats, if not the machine's")
+	fs.StringVar(&f.prometheus, "prometheus", "", "ask the Prometheus at `URL` what objectives with promql want to know")
+	fs.StringVar(&f.prometheusToken, "prometheus-token", "", "the `FILE` of a bearer token for --prometheus")
+	fs.StringVar(&f.prometheusCA, "prometheus-ca", "", "the `FILE` of the authorities of --prometheus, if not the machine's")
+	fs.StringVar(&f.alertmanager, "alertmanager", "", "ask the Alertmanager at `URL` for alerts that its webhook left out")
 	fs.IntVar(&f.replicas, "replicas", 1, "make the streams on --nats with `N` replicas: 1, 3 or 5")
 	fs.Var(text{"LEVEL", f.logLevel}, "log-level", "the least level that is logged: "+strings.Join(promslog.LevelFlagOptions, ", "))
 	fs.Var(text{"FORMAT", f.logFormat}, "log-format", "how log lines are written: "+strings.Join(promslog.FormatFlagOptions, ", "))
@@ -106,7 +117,8 @@ func (f *flags) define(cmd *cobra.Command) {
 // the command line. Its errors are *usageError.
 func (f *flags) config(given func(name string) bool) (config, error) {
 	c := config{data: f.data, listen: f.listen, http: f.http, parts: f.run, nats: f.nats, creds: f.creds, replicas: f.replicas,
-		ca: f.ca, access: f.access, adopt: f.adopt, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA}
+		ca: f.ca, access: f.access, adopt: f.adopt, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA,
+		prometheus: f.prometheus, prometheusToken: f.prometheusToken, prometheusCA: f.prometheusCA, alertmanager: f.alertmanager}
 	if given("nats") && !given("run") {
 		c.parts = allParts[1:]
 	}
@@ -146,6 +158,7 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 	}
 	for _, file := range []struct{ name, path string }{
 		{"creds", c.creds}, {"ca", c.ca}, {"tls-cert", c.tlsCert}, {"tls-key", c.tlsKey}, {"tls-client-ca", c.tlsClientCA},
+		{"prometheus-token", c.prometheusToken}, {"prometheus-ca", c.prometheusCA},
 	} {
 		if file.path == "" {
 			continue
@@ -153,6 +166,9 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 		if _, err := os.ReadFile(file.path); err != nil {
 			return c, usagef("--%s: %w", file.name, err)
 		}
+	}
+	if err := c.checkSources(); err != nil {
+		return c, err
 	}
 	if err := c.checkTrust(); err != nil {
 		return c, err
@@ -186,6 +202,24 @@ func defaultData() string {
 		return filepath.Join(home, ".local", "state", "tsunamid")
 	}
 	return "tsunamid-data"
+}
+
+// checkSources checks the flags about Prometheus and Alertmanager.
+func (c *config) checkSources() error {
+	for _, each := range []struct{ flag, url, part string }{{"prometheus", c.prometheus, partSloguard}, {"alertmanager", c.alertmanager, partConsole}} {
+		u, err := url.Parse(each.url)
+		switch {
+		case each.url == "":
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+			return usagef("--%s %q isn't the URL of a server: want one such as http://127.0.0.1:9090", each.flag, each.url)
+		case !c.runs(each.part):
+			return usagef("--%s is for %s, which doesn't run here: leave it out", each.flag, each.part)
+		}
+	}
+	if c.prometheus == "" && (c.prometheusToken != "" || c.prometheusCA != "") {
+		return usagef("--prometheus-token and --prometheus-ca are for --prometheus: give its URL")
+	}
+	return nil
 }
 
 // checkTrust checks the flags about identities and TLS against each other.
