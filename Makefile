@@ -38,7 +38,9 @@ VULNDB   ?=
 TIMEOUT  ?= 12m
 
 # Debian packages, each after the command or file that shows it is there.
-TEST_DEBS := gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-deb=dpkg systemd-analyze=systemd
+TEST_DEBS := gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-deb=dpkg systemd-analyze=systemd \
+	promtool=prometheus prometheus=prometheus prometheus-alertmanager=prometheus-alertmanager \
+	prometheus-node-exporter=prometheus-node-exporter
 
 .DEFAULT_GOAL := build
 .PHONY: help build demo test e2e bench sim check fix fuzz vuln modules debs tools install clean

@@ -26,6 +26,7 @@ type check struct {
 	since      time.Time // it has passed since then; zero: it doesn't
 	running    bool
 	next       time.Time // when it is to be run
+	scraped    scraped   // by the run before; a run that goes on owns it
 }
 
 // checkRun is the outcome of one run.
@@ -49,7 +50,7 @@ func (a *agent) startChecks(now time.Time) {
 		a.begin(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(c.Timeout), fmt.Errorf("it ran longer than its timeout of %s", c.Timeout))
 			defer cancel()
-			a.checked <- checkRun{c, anew, now, c.probe(ctx, a.Exec, env)}
+			a.checked <- checkRun{c, anew, now, c.probe(ctx, a.Exec, env, &c.scraped, now)}
 		})
 	}
 }

@@ -81,10 +81,13 @@ type Retry struct {
 // Check says whether the host is well. It has exactly one of Exec, HTTP, TCP
 // and Systemd.
 type Check struct {
-	Exec    []string         `json:"exec,omitempty"`    // a program: exit status 0
-	HTTP    string           `json:"http,omitempty"`    // a URL: GET answers 2xx
-	TCP     string           `json:"tcp,omitempty"`     // host:port: it takes a connection
-	Systemd string           `json:"systemd,omitempty"` // a unit: it is active
+	Exec    []string `json:"exec,omitempty"`    // a program: exit status 0
+	HTTP    string   `json:"http,omitempty"`    // a URL: GET answers 2xx
+	TCP     string   `json:"tcp,omitempty"`     // host:port: it takes a connection
+	Systemd string   `json:"systemd,omitempty"` // a unit: it is active
+	// Exporter is a metric that the host's exporters show.
+	Exporter *Exporter `json:"exporter,omitempty"`
+
 	Every   rollout.Duration `json:"every,omitempty"`   // from one start to the next; default 15s
 	Timeout rollout.Duration `json:"timeout,omitempty"` // default 5s
 	// For is how long the check must pass without a break before it counts as

@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
+	"github.com/tsunami-rollouts/tsunami/slo"
 )
 
 // ParseConfig reads the YAML (or JSON) of an agent's file; file is what errors
@@ -171,11 +172,33 @@ func (r *configReader) check(n ast.Node, at string) (c Check) {
 		{"http", text(&c.HTTP)},
 		{"tcp", text(&c.TCP)},
 		{"systemd", text(&c.Systemd)},
+		{"exporter", func(r *configReader, n ast.Node, at string) { c.Exporter = r.exporter(n, at) }},
 		{"every", duration(&c.Every)},
 		{"timeout", duration(&c.Timeout)},
 		{"for", orZero(&c.For)},
 	})
 	return c
+}
+
+func (r *configReader) exporter(n ast.Node, at string) *Exporter {
+	var e Exporter
+	var success string
+	r.object(n, at, fields{
+		{"from", text(&e.From)},
+		{"metric", text(&e.Metric)},
+		{"labels", func(r *configReader, n ast.Node, at string) {
+			e.Labels = make(map[string]string)
+			r.each(n, at, func(key string, n ast.Node, at string) {
+				var v string
+				text(&v)(r, n, at)
+				e.Labels[key] = v
+			})
+		}},
+		{"success", text(&success)},
+		{"rate", truth(&e.Rate)},
+	})
+	e.Success = slo.Condition(success)
+	return &e
 }
 
 type reader func(r *configReader, n ast.Node, at string)
@@ -314,5 +337,16 @@ func count(to *int) reader {
 			return
 		}
 		*to = i
+	}
+}
+
+func truth(to *bool) reader {
+	return func(r *configReader, n ast.Node, at string) {
+		b, ok := n.(*ast.BoolNode)
+		if !ok {
+			r.fault(n, at, "want true or false")
+			return
+		}
+		*to = b.Value
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tsunami-rollouts/tsunami/rollout"
 )
@@ -34,17 +35,17 @@ func (c *Check) kindFaults() []*rollout.FieldError {
 	for _, k := range []struct {
 		name  string
 		there bool
-	}{{"exec", len(c.Exec) > 0}, {"http", c.HTTP != ""}, {"tcp", c.TCP != ""}, {"systemd", c.Systemd != ""}} {
+	}{{"exec", len(c.Exec) > 0}, {"http", c.HTTP != ""}, {"tcp", c.TCP != ""}, {"systemd", c.Systemd != ""}, {"exporter", c.Exporter != nil}} {
 		if k.there {
 			kinds = append(kinds, k.name)
 		}
 	}
 	switch len(kinds) {
 	case 0:
-		add("", "has nothing to check: want one of exec, http, tcp and systemd, such as exec: [docker, info]")
+		add("", "has nothing to check: want one of exec, http, tcp, systemd and exporter, such as exec: [docker, info]")
 	case 1:
 	default:
-		add("."+kinds[1], "comes beside %s: a check has one of exec, http, tcp and systemd", kinds[0])
+		add("."+kinds[1], "comes beside %s: a check has one of exec, http, tcp, systemd and exporter", kinds[0])
 	}
 	if c.HTTP != "" {
 		if u, err := url.Parse(c.HTTP); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !validPort(u.Port(), true) {
@@ -59,6 +60,9 @@ func (c *Check) kindFaults() []*rollout.FieldError {
 	if c.Systemd != "" && (!unitName.MatchString(c.Systemd) || len(c.Systemd) > 255) {
 		add(".systemd", "%q isn't the name of a unit with its type: want one such as docker.service", c.Systemd)
 	}
+	if c.Exporter != nil {
+		c.Exporter.faults(add)
+	}
 	return all
 }
 
@@ -68,10 +72,13 @@ func validPort(s string, optional bool) bool {
 }
 
 // probe runs the check once, within ctx. Programs, systemctl among them, run
-// with execute and the environment env.
-func (c *Check) probe(ctx context.Context, execute func(context.Context, Command) Result, env []string) Result {
+// with execute and the environment env. An exporter's metrics are compared with
+// those of the run before.
+func (c *Check) probe(ctx context.Context, execute func(context.Context, Command) Result, env []string, before *scraped, now time.Time) Result {
 	var r Result
 	switch {
+	case c.Exporter != nil:
+		r = c.Exporter.probe(ctx, before, now)
 	case c.HTTP != "":
 		r = probeHTTP(ctx, c.HTTP)
 	case c.TCP != "":

@@ -25,7 +25,7 @@ func probed(t *testing.T, c Check, within time.Duration) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), within, errors.New("it ran longer than its timeout"))
 	defer cancel()
-	return c.probe(ctx, Execute, nil)
+	return c.probe(ctx, Execute, nil, &scraped{}, time.Now())
 }
 
 func TestProbeHTTP(t *testing.T) {
@@ -167,7 +167,7 @@ func TestProbeUnit(t *testing.T) {
 			}
 			tt.result.Stdout = tt.says
 			return tt.result
-		}, []string{"A=b"})
+		}, []string{"A=b"}, nil, time.Now())
 		if said := r.failure(maxError); (tt.want == "") != (r.Err == nil) || !strings.Contains(said, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, said, tt.want)
 		}

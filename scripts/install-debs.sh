@@ -4,7 +4,9 @@
 #   install-debs.sh COMMAND=PACKAGE… | /FILE=PACKAGE…
 #
 # A package counts as there when its command is on the PATH, or its file
-# exists: a machine that has them from elsewhere is left alone.
+# exists: a machine that has them from elsewhere is left alone. Tests need
+# programs, not services: a daemon that comes with a package isn't started, nor
+# at the next boot.
 set -eu
 
 missing=
@@ -39,6 +41,18 @@ apt() {
 	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@" </dev/null
 }
 
+# This is how Debian is told to start nothing while packages are installed. A
+# machine that has a policy of its own keeps it.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	# shellcheck disable=SC2086
+	unpolicy() { $as_root rm -f "$policy"; }
+	trap unpolicy EXIT
+	trap 'exit 1' HUP INT TERM
+	printf '%s\n' '#!/bin/sh' '# Of scripts/install-debs.sh, which removes it again.' 'exit 101' | $as_root tee "$policy" >/dev/null
+	$as_root chmod 0755 "$policy"
+fi
+
 # shellcheck disable=SC2086
 install() { apt install --no-install-recommends $missing; }
 
@@ -48,3 +62,10 @@ if ! install; then
 	apt update
 	install
 fi
+
+# A package enables its service all the same. By convention they share a name.
+for package in $missing; do
+	if [ -e "/lib/systemd/system/$package.service" ] && command -v systemctl >/dev/null 2>&1; then
+		$as_root systemctl --quiet disable "$package.service"
+	fi
+done

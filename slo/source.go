@@ -109,8 +109,14 @@ func (c Condition) parse() (operator string, number float64, err error) {
 	return m[1], number, nil
 }
 
-// holds says whether a condition, which is valid, holds for a value.
-func (c Condition) holds(value float64) bool {
+// Check returns an error for what isn't a condition.
+func (c Condition) Check() error {
+	_, _, err := c.parse()
+	return err
+}
+
+// Holds says whether a condition, which is valid, holds for a value.
+func (c Condition) Holds(value float64) bool {
 	operator, number, err := c.parse()
 	if err != nil {
 		return false
@@ -132,7 +138,7 @@ func (c Condition) holds(value float64) bool {
 
 // Judge says what a sample's value means. NaN is inconclusive.
 func (q *Query) Judge(value float64) Outcome {
-	success, failure := q.Success != "" && q.Success.holds(value), q.Failure != "" && q.Failure.holds(value)
+	success, failure := q.Success != "" && q.Success.Holds(value), q.Failure != "" && q.Failure.Holds(value)
 	switch {
 	case math.IsNaN(value):
 		return Inconclusive
@@ -241,7 +247,7 @@ func (q *Query) faults(add func(path, format string, args ...any)) {
 		if c == "" {
 			continue
 		}
-		if _, _, err := c.parse(); err != nil {
+		if err := c.Check(); err != nil {
 			add(path, "%v", err)
 		}
 	}
