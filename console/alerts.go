@@ -26,6 +26,7 @@ const (
 	maxAlertsBody = 32 << 20
 	maxAlerts     = 20_000
 	maxLabels     = 64
+	maxName       = 128
 	maxLabel      = 1 << 10 // bytes of a value
 	maxSummary    = 300     // bytes
 	// recordBytes is how much one record holds: well below what the broker
@@ -213,33 +214,33 @@ func (a *alerting) record(ctx context.Context, all []webhookAlert) error {
 		return err
 	}
 	for _, each := range all {
-		alert, bytes := each.bounded()
-		if size+bytes > recordBytes {
+		alert := each.bounded()
+		body, err := subjects.Encode(alert)
+		if err != nil {
+			return err
+		}
+		if size+len(body) > recordBytes {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
-		part.Alerts, size = append(part.Alerts, alert), size+bytes
+		part.Alerts, size = append(part.Alerts, alert), size+len(body)+1
 	}
 	return flush()
 }
 
-// bounded is what is kept of an alert, and about how many bytes that takes.
-func (a *webhookAlert) bounded() (out subjects.Alert, size int) {
-	out = subjects.Alert{
+// bounded is what is kept of an alert.
+func (a *webhookAlert) bounded() subjects.Alert {
+	out := subjects.Alert{
 		Fingerprint: cut(a.Fingerprint, maxLabel), Firing: a.Status == "firing", Starts: a.StartsAt.UTC(),
 		Labels: make(map[string]string, len(a.Labels)), Summary: cut(a.Annotations["summary"], maxSummary),
 	}
-	size = 200 + 2*len(out.Summary)
 	for name, value := range a.Labels {
-		if len(out.Labels) == maxLabels && name != "alertname" {
-			continue
+		if len(out.Labels) < maxLabels || name == "alertname" {
+			out.Labels[cut(name, maxName)] = cut(value, maxLabel)
 		}
-		value = cut(value, maxLabel)
-		out.Labels[cut(name, maxLabel)] = value
-		size += 2*(len(name)+len(value)) + 8 // quoted, it may take twice as much
 	}
-	return out, size
+	return out
 }
 
 func cut(s string, most int) string {

@@ -67,7 +67,7 @@ func (d *decoder) decode(n *node, path string, v reflect.Value, ignored ...strin
 		v.Set(s)
 	case reflect.Map:
 		if n.kind != isMapping {
-			d.fail(n, path, "is %s: want a mapping, such as {docker_version: \"1.10.3\"}", describe(n))
+			d.fail(n, path, "is %s: want a mapping, such as {%s}", describe(n), example(v.Type()))
 			return
 		}
 		d.entries(n, path, v)
@@ -76,13 +76,23 @@ func (d *decoder) decode(n *node, path string, v reflect.Value, ignored ...strin
 	}
 }
 
+// example is an entry of a mapping.
+func example(t reflect.Type) string {
+	if t.Elem().Kind() == reflect.String {
+		return "severity: page"
+	}
+	return `docker_version: "1.10.3"`
+}
+
 // entries fills a map from names to values.
 func (d *decoder) entries(n *node, path string, v reflect.Value) {
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.keys)))
 	for _, k := range n.keys {
 		name, value := reflect.New(v.Type().Key()), reflect.New(v.Type().Elem())
 		at := join(path, k.name)
-		if err := name.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(k.name)); err != nil {
+		if u, ok := name.Interface().(encoding.TextUnmarshaler); !ok {
+			name.Elem().SetString(k.name)
+		} else if err := u.UnmarshalText([]byte(k.name)); err != nil {
 			d.faults = append(d.faults, fault{k.at, at, err.Error()})
 			continue
 		}

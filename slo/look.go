@@ -109,7 +109,7 @@ func (w *Watch) Gate(objective field.ID, role field.Word, outcome Outcome, why s
 	if outcome != Failing || !changed || !news {
 		return
 	}
-	if j.failures++; j.failures > j.limit() {
+	if j.failures++; j.failures > j.Limit() {
 		w.decideBy(j)
 	}
 }
@@ -158,8 +158,8 @@ func (l *looks) look(outcome Outcome, why string, now time.Time) {
 	}
 }
 
-// limit is how many failures are tolerated.
-func (o *Objective) limit() int {
+// Limit is how many failures are tolerated, where there is a limit.
+func (o *Objective) Limit() int {
 	if o.FailureLimit == nil {
 		return 0
 	}
@@ -171,7 +171,7 @@ func (j *judged) unclear(now time.Time) string {
 	stale := now.Sub(j.heard) > j.Fresh()
 	switch {
 	case !j.Signal() || j.NoData == NoDataPass:
-	case j.gate() && j.outcome == Failing && j.failures == 0:
+	case j.Gate() && j.outcome == Failing && j.failures == 0:
 		return fmt.Sprintf("%s: it fails already, whatever the change does: %s", j.Name, j.why)
 	case j.Alert != nil && j.Alert.Watchdog != "" && stale:
 		return fmt.Sprintf("%s: Alertmanager's alert %s, which always fires, hasn't been heard for longer than %s", j.Name, j.Alert.Watchdog, field.Duration(j.Fresh()))
@@ -193,5 +193,5 @@ func (j *judged) standing() *GateStanding {
 	if !j.Signal() {
 		return nil
 	}
-	return &GateStanding{Outcome: j.outcome, Why: j.why, Heard: j.heard, Failures: j.failures, Limit: j.limit()}
+	return &GateStanding{Outcome: j.outcome, Why: j.why, Heard: j.heard, Failures: j.failures, Limit: j.Limit()}
 }

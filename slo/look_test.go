@@ -24,7 +24,7 @@ func outside(t *testing.T, o Objective, n int) (*Watch, func(after time.Duration
 		w.Join(host(i), "web", nil, "web", time.Time{})
 	}
 	w.Join("db", "db", nil, "db", time.Time{})
-	if !o.gate() {
+	if !o.Gate() {
 		for i := range 10 {
 			w.Said(host(i), "o", Passes, "", start)
 		}
@@ -205,8 +205,8 @@ func TestJudge(t *testing.T) {
 
 func TestSourceFaults(t *testing.T) {
 	for want, o := range map[string]Objective{
-		"has 0":                      {},
-		"has 2":                      {Check: "a", PromQL: perHost()},
+		"check: is missing":          {},
+		"comes beside check":         {Check: "a", PromQL: perHost()},
 		"promql.query":               {PromQL: &Query{Success: "> 1"}},
 		"promql.success: is missing": {PromQL: &Query{Query: "up"}},
 		"isn't a condition":          {PromQL: &Query{Query: "up", Success: "1"}},

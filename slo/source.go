@@ -193,9 +193,9 @@ func HostLabel(value string) string {
 	return value
 }
 
-// gate says whether the objective isn't about single hosts: nothing is weighed
+// Gate says whether the objective isn't about single hosts: nothing is weighed
 // then, a failure freezes.
-func (o *Objective) gate() bool {
+func (o *Objective) Gate() bool {
 	return o.PromQL != nil && o.PromQL.Of() != PerHost || o.Alert != nil && o.Alert.Of() != PerHost
 }
 
@@ -203,16 +203,34 @@ func (o *Objective) gate() bool {
 // check of their agents.
 func (o *Objective) Signal() bool { return o.Check == "" }
 
+// Source says in a few words by what hosts are judged.
+func (o *Objective) Source() string {
+	switch {
+	case o.PromQL != nil:
+		return "promql per " + string(o.PromQL.Of())
+	case o.Alert != nil:
+		return "alert " + o.Alert.Name
+	}
+	return "check " + string(o.Check)
+}
+
 // sourceFaults says what is wrong with where the objective gets its evidence.
 func (o *Objective) sourceFaults(add func(path, format string, args ...any)) {
-	sources := 0
-	for _, there := range []bool{o.Check != "", o.PromQL != nil, o.Alert != nil} {
-		if there {
-			sources++
+	var sources []string
+	for _, each := range []struct {
+		name  string
+		there bool
+	}{{"check", o.Check != ""}, {"promql", o.PromQL != nil}, {"alert", o.Alert != nil}} {
+		if each.there {
+			sources = append(sources, each.name)
 		}
 	}
-	if sources != 1 {
-		add("check", "an objective has one of check (of the agents), promql and alert, this one has %d", sources)
+	switch len(sources) {
+	case 0:
+		add("check", "is missing: the name of a check of the agents; or promql, or alert")
+	case 1:
+	default:
+		add(sources[1], "comes beside %s: an objective has one of check, promql and alert", sources[0])
 	}
 	if o.Check != "" {
 		if _, err := field.ParseID("check", string(o.Check)); err != nil {
@@ -228,7 +246,7 @@ func (o *Objective) sourceFaults(add func(path, format string, args ...any)) {
 	if o.FailureLimit != nil && (*o.FailureLimit < 0 || *o.FailureLimit > maxLimit) {
 		add("failureLimit", "%d is out of range: want 0 (the first failure freezes) to %d", *o.FailureLimit, maxLimit)
 	}
-	if o.gate() && (o.WithinOfChange != nil || o.Steady != nil) {
+	if o.Gate() && (o.WithinOfChange != nil || o.Steady != nil) {
 		add("failureLimit", "an objective about all hosts of a role or of the rollout has no budgets of hosts: leave withinOfChange and steady out; failureLimit says how many failures are tolerated")
 	}
 }

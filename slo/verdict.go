@@ -116,7 +116,7 @@ func (w *Watch) weight() (sum float64) {
 // decide comes to the verdict, after a failure: nothing else adds evidence.
 func (w *Watch) decide() {
 	for _, j := range w.objectives {
-		if j.FailureLimit != nil && !j.gate() && j.treatedFailed > j.limit() {
+		if j.FailureLimit != nil && !j.Gate() && j.treatedFailed > j.Limit() {
 			w.decideBy(j)
 		}
 	}
@@ -181,7 +181,7 @@ func (w *Watch) Standings() []Standing {
 			Control: j.control + j.controlFailed, ControlFailed: j.controlFailed,
 			Needs: w.needs(i),
 		}
-		if !j.gate() {
+		if !j.Gate() {
 			out[i].Bar, out[i].Unwatched = 1/j.share, len(w.hosts)-j.seen
 		}
 		if j.Budgets() {
@@ -212,7 +212,7 @@ func (w *Watch) needs(objective int) int {
 		}
 		n++
 		e.Fail(&s, w.now)
-		if others+j.share*math.Exp(e.E()) >= 1 || j.FailureLimit != nil && j.treatedFailed+n > j.limit() {
+		if others+j.share*math.Exp(e.E()) >= 1 || j.FailureLimit != nil && j.treatedFailed+n > j.Limit() {
 			return n
 		}
 	}

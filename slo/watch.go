@@ -88,13 +88,13 @@ func NewWatch(id field.ID, objectives []*Objective, objectiveOnly bool, now time
 	w := &Watch{id: id, now: now, strata: make(map[string]int), hosts: make(map[field.Host]*member), quiet: make(map[field.Host]*member), spent: make(map[field.Host]bool)}
 	weighed := 0
 	for _, o := range objectives {
-		if !o.gate() {
+		if !o.Gate() {
 			weighed++
 		}
 	}
 	for _, o := range objectives {
 		j := &judged{Objective: o, Evidence: NewEvidence(o, objectiveOnly, now)}
-		if !o.gate() {
+		if !o.Gate() {
 			j.share = o.alpha() / float64(weighed)
 		}
 		w.objectives = append(w.objectives, j)
@@ -450,7 +450,7 @@ func (w *Watch) Unclear() string {
 		if why := j.unclear(w.now); why != "" {
 			return why
 		}
-		if j.seen == 0 && len(w.hosts) > 0 && j.NoData != NoDataPass && !j.gate() {
+		if j.seen == 0 && len(w.hosts) > 0 && j.NoData != NoDataPass && !j.Gate() {
 			by := "to pass the check " + string(j.Check)
 			if j.Signal() {
 				by = "healthy"

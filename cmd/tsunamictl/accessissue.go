@@ -301,9 +301,10 @@ func (x *accessApp) tokenCommand() *cobra.Command {
 	var role, host string
 	expires := durationFlag(30 * 24 * time.Hour)
 	cmd := &cobra.Command{
-		Use: "token [NAME] [--host HOST]", Short: "Print a token for HTTP: of a viewer, or of one host",
+		Use: "token [NAME] [--host HOST]", Short: "Print a token for HTTP: of a viewer, of Alertmanager, or of one host",
 		Long: `Print a token for tsunamid's HTTP side: a viewer's, or one host's, which reads
-that host's document alone. Whoever has it is believed, so it is good for HTTP
+that host's document alone. --role alerter is for Alertmanager, which says what
+fires and reads nothing. Whoever has it is believed, so it is good for HTTP
 alone, never for the broker, and expires. 'tsunamictl access revoke' ends it.`,
 		Example: `  tsunamictl access token prometheus
   tsunamictl access token --host web1.lon2.example.net --expires 90d`,
@@ -324,7 +325,8 @@ alone, never for the broker, and expires. 'tsunamictl access revoke' ends it.`,
 			w := access.Wanted{Role: subjects.RoleAgent, Name: host, Bearer: true, Expires: expiry(expires)}
 			if host == "" {
 				var err error
-				if w.Name = args[0]; role != "" {
+				w.Name, w.Role = args[0], subjects.RoleAlerter
+				if role != string(subjects.RoleAlerter) {
 					w.Role, err = personsRole(role)
 				}
 				if err != nil {
@@ -345,7 +347,7 @@ alone, never for the broker, and expires. 'tsunamictl access revoke' ends it.`,
 			return x.hint("good for HTTP until %s, as the header:\n  Authorization: Bearer TOKEN", local(issued[0].Expires))
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(subjects.RoleViewer), "what it may do: the `role`")
+	cmd.Flags().StringVar(&role, "role", string(subjects.RoleViewer), "what it may do: the `role`, a person's or alerter")
 	cmd.Flags().StringVar(&host, "host", "", "the `host` whose document it reads")
 	cmd.Flags().Var(&expires, "expires", "for how long")
 	personsRoles(cmd)

@@ -186,7 +186,7 @@ func checkName(kind, name string) (err error) {
 var documentColumns = map[string][]string{
 	control.KindVariable:  {"NAME", "TYPE", "INITIAL", "ALLOWS"},
 	control.KindRollout:   {"NAME", "VARIABLE", "TO", "RAMP", "WHERE"},
-	control.KindObjective: {"NAME", "CHECK", "AFTER A CHANGE", "STEADY"},
+	control.KindObjective: {"NAME", "BY", "AFTER A CHANGE", "STEADY"},
 	control.KindBlackout:  {"NAME", "TIMES", "WHERE", "WHY"},
 	control.KindPin:       {"HOST", "VALUES", "UNTIL", "WHY"},
 }
@@ -224,7 +224,7 @@ func (a *app) emitDocuments(kind string, one bool, docs []control.Document) erro
 				t.row(r.Name, r.Variable, to, rampText(r.Ramp), r.Where)
 			case d.Objective != nil:
 				o := d.Objective
-				t.row(o.Name, o.Check, withinText(o.WithinOfChange), steadyText(o.Steady))
+				t.row(o.Name, o.Source(), withinText(o.WithinOfChange), steadyText(o.Steady))
 			case d.Blackout != nil:
 				t.row(d.Blackout.Name, blackoutTimes(d.Blackout), d.Blackout.Where, d.Blackout.Why)
 			case d.Pin != nil:

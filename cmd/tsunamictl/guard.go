@@ -59,6 +59,9 @@ func (a *app) standings(all []slo.Standing) {
 	t := newTable(append(columns, "STOPS AFTER")...).numbers("UNWATCHED")
 	for i := range all {
 		s := &all[i]
+		if s.Bar == 0 && s.Gate != nil {
+			continue // gates follow
+		}
 		row := []any{s.Objective, evidenceText(s), failedOf(s.TreatedFailed, s.Treated), failedOf(s.ControlFailed, s.Control)}
 		if a.wide() {
 			breach := ""
@@ -74,8 +77,13 @@ func (a *app) standings(all []slo.Standing) {
 		fmt.Fprintf(a.out, "together they are at %s of what freezes it\n", percent(min(share, 1)))
 	}
 	for i := range all {
+		if g := all[i].Gate; g != nil && g.Outcome != "" {
+			a.say("%s", printable(gateText(&all[i])))
+		}
+	}
+	for i := range all {
 		if s := &all[i]; s.Unwatched > 0 {
-			a.say("%s", printable(fmt.Sprintf("%s doesn't watch %s: not seen to pass its check since the rollout was created", s.Objective, plural(s.Unwatched, "host"))))
+			a.say("%s", printable(fmt.Sprintf("%s doesn't watch %s: not seen healthy since the rollout was created", s.Objective, plural(s.Unwatched, "host"))))
 		}
 	}
 }
@@ -110,6 +118,18 @@ func weightText(e float64) string {
 
 func failedOf(failed, watched int) string { return fmt.Sprintf("%d failed of %d", failed, watched) }
 
+// gateText says what the last look from outside came to.
+func gateText(s *slo.Standing) string {
+	text := fmt.Sprintf("%s: the last look says %s", s.Objective, s.Gate.Outcome)
+	if s.Gate.Why != "" {
+		text += ": " + s.Gate.Why
+	}
+	if s.Bar == 0 {
+		text += fmt.Sprintf("; %s so far, more than %d freeze", plural(s.Gate.Failures, "failure"), s.Gate.Limit)
+	}
+	return text
+}
+
 // needsText says how many more failures freeze the rollout.
 func needsText(s *slo.Standing, share float64) string {
 	switch {
@@ -132,6 +152,8 @@ func kindText(k slo.Kind) string {
 		return "changed hosts fail more than those not yet changed"
 	case slo.Breach:
 		return "more changed hosts fail than the objective allows, whatever the cause"
+	case slo.Limit:
+		return "more failed than its failureLimit, which nothing is weighed against"
 	}
 	return "" // a newer guard's
 }

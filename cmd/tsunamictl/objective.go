@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/field"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/slo"
 )
@@ -75,14 +76,14 @@ func (a *app) objective(ctx context.Context, name string) (*control.ObjectiveVie
 }
 
 func (a *app) objectiveTable(views []control.ObjectiveView) {
-	columns := []string{"NAME", "CHECK", "AFTER A CHANGE", "STEADY"}
+	columns := []string{"NAME", "BY", "AFTER A CHANGE", "STEADY"}
 	if a.wide() {
 		columns = append(columns, "FOR", "GRACE", "ALPHA", "TOLERATE", "FRESHNESS", "NO DATA")
 	}
 	t := newTable(append(columns, "JUDGES")...)
 	for i := range views {
 		v := &views[i]
-		row := []any{v.Name, v.Check, withinText(v.WithinOfChange), steadyText(v.Steady)}
+		row := []any{v.Name, v.Source(), withinText(v.WithinOfChange), steadyText(v.Steady)}
 		if a.wide() {
 			o := filled(&v.Objective)
 			row = append(row, *o.For, *o.Grace, o.Alpha, o.Tolerate, o.Freshness, o.NoData)
@@ -112,6 +113,9 @@ func filled(o *slo.Objective) slo.Objective {
 	f := *o
 	if f.For == nil {
 		f.For = new(slo.DefaultFor)
+		if f.Alert != nil {
+			f.For = new(field.Duration(0))
+		}
 	}
 	if f.Grace == nil {
 		f.Grace = new(slo.DefaultGrace)
@@ -139,9 +143,21 @@ func (a *app) objectiveFields(v *control.ObjectiveView) {
 // rules says in words what an objective demands.
 func rules(f *fields, objective *slo.Objective) {
 	o := filled(objective)
-	fails := "as soon as its check " + string(o.Check) + " fails"
+	if o.PromQL != nil {
+		f.add("query", o.PromQL.Query)
+	}
+	if o.Gate() {
+		f.add("a gate", fmt.Sprintf("%s: more than %d failures freeze, once what it is about has been changed; nothing is weighed", o.Source(), o.Limit()))
+		f.add("freshness", fmt.Sprintf("an answer that is older than %s holds a rollout until a newer one comes", o.Freshness))
+		return
+	}
+	by := "its " + o.Source()
+	fails := "as soon as " + by + " says so"
 	if *o.For > 0 {
-		fails = fmt.Sprintf("when its check %s has failed for %s", o.Check, o.For)
+		fails = fmt.Sprintf("when %s has said so for %s", by, o.For)
+	}
+	if o.Check != "" {
+		fails = strings.NewReplacer(" has said so", " has failed", " says so", " fails").Replace(fails)
 	}
 	grace := "when three heartbeats of it are missed"
 	if *o.Grace > 0 {
@@ -154,7 +170,7 @@ func rules(f *fields, objective *slo.Objective) {
 	}
 	f.add("compared", compared+" hosts of their role that aren't changed yet")
 	if w := o.WithinOfChange; w != nil {
-		f.add("after a change", fmt.Sprintf("within %s of its change at most %s of the changed hosts fail its check %s", w.Window, w.AtMost, o.Check))
+		f.add("after a change", fmt.Sprintf("within %s of its change at most %s of the changed hosts fail %s", w.Window, w.AtMost, by))
 	}
 	if s := o.Steady; s != nil {
 		from := "from its change on"
@@ -169,11 +185,14 @@ func rules(f *fields, objective *slo.Objective) {
 	if o.WithinOfChange == nil && o.Steady == nil {
 		f.add("budgets", "none: it only compares; where every host has been changed it sees nothing")
 	}
+	if o.FailureLimit != nil {
+		f.add("limit", fmt.Sprintf("more than %d changed hosts that fail freeze it, whatever they weigh", *o.FailureLimit))
+	}
 	f.add("false alarms", fmt.Sprintf("of rollouts that do no harm at most %s are frozen, over their whole length", o.Alpha))
 	f.add("freshness", fmt.Sprintf("evidence that is older than %s holds a rollout until newer comes", o.Freshness))
-	noData := "a rollout waits while none of its hosts has been seen to pass the check"
+	noData := "a rollout waits while none of its hosts has been seen healthy"
 	if o.NoData == slo.NoDataPass {
-		noData = "a rollout goes on where none of its hosts has been seen to pass the check"
+		noData = "a rollout goes on where none of its hosts has been seen healthy"
 	}
 	f.add("no data", noData)
 }
@@ -194,7 +213,7 @@ func (a *app) completeObjectives(ctx context.Context, p place) ([]cobra.Completi
 
 // demands is an objective in a few words.
 func demands(o *slo.Objective) string {
-	all := []string{"check " + string(o.Check)}
+	all := []string{o.Source()}
 	for _, budget := range []string{withinText(o.WithinOfChange), steadyText(o.Steady)} {
 		if budget != "" {
 			all = append(all, budget)

@@ -123,6 +123,9 @@ func (a *app) testObjectives(ctx context.Context, all []*slo.Objective, now time
 	tests := make([]tested, len(all))
 	for i, objective := range all {
 		o := filled(objective)
+		if o.Signal() {
+			return nil, &exitError{exitRefused, fmt.Errorf("%s is judged by its %s, which tsunamid asks while a rollout names it: 'tsunamictl rollout show' says what it sees", o.Name, o.Source())}
+		}
 		failures, err := c.Failures(ctx, o.Check, time.Duration(*o.For), time.Duration(*o.Grace), now.Add(-testSpan))
 		if err != nil {
 			return nil, err
