@@ -49,7 +49,7 @@ func files(t *testing.T, pattern string) []string {
 
 func read(t *testing.T, name string, into any) {
 	t.Helper()
-	if err := yaml.UnmarshalWithOptions([]byte(text(t, name)), into, yaml.AllowDuplicateMapKey()); err != nil {
+	if err := yaml.Unmarshal([]byte(text(t, name)), into); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 }
