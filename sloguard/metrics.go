@@ -42,7 +42,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		behind:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "tsunami_guard_behind_messages", Help: "Messages of the evidence stream that the guard has yet to fold."}),
 		silent:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "tsunami_guard_silent_hosts", Help: "Hosts that are watched and whose heartbeats have stopped."}),
 		unread:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tsunami_guard_unread_total", Help: "Messages of the evidence stream that couldn't be read, and changed nothing."}),
-		verdicts:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tsunami_guard_verdicts_total", Help: "Rollouts against which the evidence sufficed, by what it says: harm, the breach of a budget, or the limit of looks from outside. Those folded anew after a start are counted again."}, []string{"kind"}),
+		verdicts:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tsunami_guard_verdicts_total", Help: "Rollouts against which the evidence sufficed, by what it says: harm, the breach of a budget, or more failures than a limit allows. Those folded anew after a start are counted again."}, []string{"kind"}),
 		aborts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tsunami_guard_aborts_total", Help: "Verdicts whose abort is in the bucket, put by this guard or found there."}),
 		failures:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tsunami_guard_abort_failures_total", Help: "Attempts to put an abort that the broker didn't acknowledge. Each is tried again."}),
 		queries:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "tsunami_guard_queries", Help: "Objectives that this guard asks Prometheus about."}),
