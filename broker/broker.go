@@ -310,6 +310,22 @@ func (b *Broker) ClientURL() string {
 	return b.server.ClientURL()
 }
 
+// Store is how many bytes the streams take, and how many they may. Both are 0
+// while the broker doesn't run or can't write.
+func (b *Broker) Store() (used, limit uint64) {
+	b.mu.Lock()
+	s := b.server
+	b.mu.Unlock()
+	if s == nil {
+		return 0, 0
+	}
+	info, err := s.Jsz(nil)
+	if err != nil || info.Disabled {
+		return 0, 0
+	}
+	return info.Store, uint64(max(0, info.Config.MaxStore))
+}
+
 // Shutdown stops the broker and waits until everything is written and its
 // goroutines are gone, for at most 20 s. Only then is the directory let go of.
 // Stopping a stopped broker does nothing.

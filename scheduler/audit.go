@@ -35,9 +35,10 @@ type auditTrail struct {
 type revision struct {
 	sequence uint64
 	key      string
+	time     time.Time // by the broker
 }
 
-func (a *auditTrail) wrote(kind subjects.Kind, name string, sequence uint64) {
+func (a *auditTrail) wrote(kind subjects.Kind, name string, sequence uint64, at time.Time) {
 	if !slices.Contains(subjects.Audited, kind) || sequence <= a.reached {
 		return
 	}
@@ -45,7 +46,7 @@ func (a *auditTrail) wrote(kind subjects.Kind, name string, sequence uint64) {
 		a.counts = make(map[string]int)
 	}
 	key := kind.Key(name)
-	a.pending = append(a.pending, revision{sequence, key})
+	a.pending = append(a.pending, revision{sequence, key, at})
 	a.counts[key]++
 	a.hot = a.hot || a.counts[key] >= auditAsk
 }
@@ -87,6 +88,15 @@ func (a *auditTrail) behind() bool {
 	return false
 }
 
+// lag says how many records the log lacks, as far as is known, and when the
+// oldest of them was written.
+func (a *auditTrail) lag() (records int, oldest time.Time) {
+	if len(a.pending) == 0 {
+		return 0, oldest
+	}
+	return len(a.pending), a.pending[0].time
+}
+
 // watchAudit asks how far the audit log is, where that matters.
 func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	a := &s.audit
@@ -107,6 +117,18 @@ func (s *scheduler) watchAudit(ctx context.Context, now time.Time) {
 	a.next = now.Add(auditWait)
 	if err == nil && a.reached < a.floor {
 		a.next = now.Add(50 * time.Millisecond) // at the start: it is seconds behind at most, as a rule
+	}
+}
+
+// askAudit asks for a scrape's sake how far the audit log is. That it can't be
+// told holds nothing: the lag grows, and says so. Where it matters to more than
+// the scrape, watchAudit asks.
+func (s *scheduler) askAudit(ctx context.Context) {
+	if s.audit.hot || len(s.audit.pending) == 0 {
+		return
+	}
+	if reached, err := auditedUpTo(ctx, s); err == nil {
+		s.audit.audited(reached)
 	}
 }
 

@@ -96,7 +96,7 @@ func (s *scheduler) apply(ctx context.Context, m bus.Msg) {
 	if err != nil {
 		return
 	}
-	s.audit.wrote(kind, name, m.Sequence)
+	s.audit.wrote(kind, name, m.Sequence, m.Time)
 	m = s.attest(m, s.revisions[m.Subject])
 	switch kind {
 	case subjects.KindDesired:

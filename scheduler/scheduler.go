@@ -98,6 +98,7 @@ type scheduler struct {
 	attended   time.Time // when the operators\' service was last tried
 	listening  time.Time // since when heartbeats have been heard without a break
 	audit      auditTrail
+	view       view              // what was scraped last
 	problems   map[string]string // what a person has to see to, by key
 	notices    map[string]notice // what a person should know of
 	boots      map[rollout.Host]boots
@@ -236,6 +237,8 @@ func (s *scheduler) run(ctx context.Context) error {
 			s.report(m)
 		case h := <-s.alive:
 			s.beat(h)
+		case to := <-s.m.scrapes:
+			s.show(ctx, to)
 		}
 		s.drain(ctx)
 	}
@@ -267,7 +270,6 @@ func (s *scheduler) drain(ctx context.Context) {
 // act does whatever is to be done now and says when to act again.
 func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 	now := time.Now()
-	s.m.observe(s, now)
 	s.sweep(now)
 	s.watchAudit(ctx, now)
 	next := now.Add(s.o.Heartbeat)
@@ -308,7 +310,9 @@ func (s *scheduler) act(ctx context.Context) (time.Time, error) {
 		return now, nil
 	}
 	if s.changed || !s.due.IsZero() && !now.Before(s.due) {
+		begun := time.Now()
 		d := rollout.Decide(s.snap, now)
+		s.m.decisions.Observe(time.Since(begun).Seconds())
 		s.changed, s.due = len(d.Steps) > 0, d.Next
 		for _, step := range d.Steps {
 			if time.Since(now) > s.o.Renew { // an answer took long: decide anew, windows may have closed

@@ -33,9 +33,10 @@ type rig struct {
 	stop   func()
 	hosts  sync.WaitGroup
 	// With identities, what the scheduler seals with and believes.
-	signer  *access.Signer
-	keyring *access.Keyring
-	adopt   bool
+	signer     *access.Signer
+	keyring    *access.Keyring
+	adopt      bool
+	registerer prometheus.Registerer // nil: the scheduler's own
 }
 
 const testHeartbeat = 200 * time.Millisecond
@@ -77,7 +78,7 @@ func (r *rig) schedule() {
 	var once sync.Once
 	o := Options{
 		Conn: r.connect(), Name: "test", Version: "1.0.0", Heartbeat: testHeartbeat, Renew: 500 * time.Millisecond, Lease: time.Second, TakeAtOnce: true,
-		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Signer: r.signer, Keyring: r.keyring, Adopt: r.adopt,
+		Logger: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Signer: r.signer, Keyring: r.keyring, Adopt: r.adopt, Registerer: r.registerer,
 		Ready: func(b bool) {
 			if b {
 				once.Do(func() { close(leads) })
@@ -542,7 +543,7 @@ func TestCandidateWaitsForTheLease(t *testing.T) {
 func TestAuditTrailCounts(t *testing.T) {
 	t.Parallel()
 	var a auditTrail
-	a.wrote(subjects.KindVariable, "x", 1)
+	a.wrote(subjects.KindVariable, "x", 1, time.Time{})
 	a.loaded()
 	if !a.behind() {
 		t.Error("at the start the log has to reach what is stored")
@@ -555,8 +556,8 @@ func TestAuditTrailCounts(t *testing.T) {
 		if a.behind() {
 			t.Fatalf("behind with %d revisions", i)
 		}
-		a.wrote(subjects.KindDesired, "h1", 2+i)
-		a.wrote(subjects.KindProgress, "r", 1000+i)
+		a.wrote(subjects.KindDesired, "h1", 2+i, time.Time{})
+		a.wrote(subjects.KindProgress, "r", 1000+i, time.Time{})
 	}
 	if !a.behind() || !a.hot {
 		t.Errorf("%d revisions of a key are not behind", auditMost)

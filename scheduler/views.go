@@ -251,15 +251,22 @@ func (s *scheduler) count(v *rollout.Variable) counted {
 			c.desired[""]++
 			continue
 		}
-		want, ok := h.Desired.Values[v.Name]
-		c.desired[want.Text()]++
-		if ok {
-			if h.Report.Enact[v.Name].Status == rollout.Unenacted && v.Enact != "file" {
-				c.unenacted++
-			}
+		c.desired[h.Desired.Values[v.Name].Text()]++
+		if unenactedOn(h, v) {
+			c.unenacted++
 		}
 	}
 	return c
+}
+
+// unenactedOn says whether a host was told the variable and has no enactor for
+// it.
+func unenactedOn(h rollout.HostStatus, v *rollout.Variable) bool {
+	if h.Desired == nil || v.Enact == "file" {
+		return false
+	}
+	_, told := h.Desired.Values[v.Name]
+	return told && h.Report.Enact[v.Name].Status == rollout.Unenacted
 }
 
 func (s *scheduler) variableViews() []control.VariableView {

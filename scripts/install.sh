@@ -21,6 +21,9 @@ install -m 0644 deploy/systemd/sysusers.conf "$to/usr/lib/sysusers.d/tsunami.con
 put 0644 /usr/share/doc/tsunami deploy/README.md deploy/agent.yaml deploy/nats-server.conf \
 	deploy/systemd/unprivileged.conf deploy/systemd/tsunamid.default
 put 0644 /usr/share/doc/tsunami/examples deploy/examples/*.yaml
+put 0644 /usr/share/doc/tsunami/prometheus deploy/prometheus/prometheus.yml
+put 0644 /usr/share/doc/tsunami/prometheus/rules deploy/prometheus/rules/*.yml
+put 0644 /usr/share/doc/tsunami/prometheus/grafana deploy/prometheus/grafana/tsunami.json
 
 echo "installed below ${to:-/}: programs, units, users, programs for enactors, samples"
 echo "next: see $to/usr/share/doc/tsunami/README.md"

@@ -313,11 +313,13 @@ func (g *guard) freeze(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			g.m.failures.Inc()
 			g.backoff = min(max(2*g.backoff, 50*time.Millisecond), 2*time.Second)
 			g.retryAt = time.Now().Add(g.backoff)
 			g.log.Error("the abort of a rollout isn't acknowledged; trying on", "rollout", v.Rollout, "err", err)
 			continue
 		}
+		g.m.aborts.Inc()
 		g.backoff = 0
 		g.put[v.Rollout] = v.Sequence
 		g.log.Warn("rollout aborted", "rollout", v.Rollout, "abort", sequence, "evidence", v.Sequence)

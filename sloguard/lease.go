@@ -47,7 +47,7 @@ func (g *guard) renewed(m bus.Msg) {
 		g.leading = false
 		g.log.Warn("another guard has taken over, or the lease was changed by hand", "holder", record.Name)
 	}
-	g.m.leading.Set(number(g.leading))
+	g.m.lease(g.leading, g.changedAt)
 }
 
 // candidate takes the lease if nobody holds it, and says when to try again.
@@ -66,7 +66,7 @@ func (g *guard) candidate(ctx context.Context, now time.Time) time.Time {
 		return now.Add(g.o.Renew / 5)
 	}
 	g.leading = true
-	g.m.leading.Set(1)
+	g.m.lease(true, g.changedAt)
 	g.log.Info("guarding", "name", g.o.Name, "rollouts", len(g.fold.Rollouts()), "sequence", g.fold.Sequence())
 	g.freeze(ctx)
 	return now
@@ -88,6 +88,7 @@ func (g *guard) renew(ctx context.Context, now time.Time) time.Time {
 		g.log.Warn("the guard's lease isn't renewed", "err", err)
 		if errors.Is(err, bus.ErrRefused) {
 			g.leading = false // somebody else's revision is on its way here
+			g.m.lease(false, g.changedAt)
 		}
 	}
 	return now.Add(renewGap)
@@ -168,7 +169,6 @@ func (g *guard) publish(ctx context.Context, now time.Time) error {
 	if g.record.Holder != g.holder {
 		record.Since = now.UTC()
 	}
-	g.m.evidence.Reset()
 	for id, w := range why {
 		view, _ := g.fold.View(id)
 		c := &subjects.Clearance{Why: w, Standings: view.Standings}
@@ -177,11 +177,13 @@ func (g *guard) publish(ctx context.Context, now time.Time) error {
 			c.For, c.Until = rollout.Duration(left), now.Add(left).UTC()
 		}
 		record.Rollouts[id] = c
-		g.m.show(id, view.Standings)
 	}
+	g.m.show(record.Rollouts, g.caughtAt)
 	if err := g.writeLease(ctx, record); err != nil {
+		g.m.lease(g.leading, g.changedAt)
 		return err
 	}
+	g.m.lease(true, g.changedAt)
 	g.saidAt, g.unclear = now, why
 	return nil
 }

@@ -91,6 +91,7 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 		if d.tls, err = serverTLS(c.tlsCert, c.tlsKey, c.tlsClientCA, c.logger); err != nil {
 			return nil, err
 		}
+		registerCertificate(d.registry, d.tls)
 	}
 	if c.runs(partConsole) {
 		if d.http, err = console.Listen(c.http, c.guarded()); err != nil {
@@ -107,6 +108,7 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 			return nil, err
 		}
 		d.onStop(partBroker, brokerTimeout, d.broker.Shutdown)
+		registerStore(d.registry, d.broker)
 	}
 	if d.trust != nil {
 		d.goPart(ctx, "access", d.watchTrust)
