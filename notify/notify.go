@@ -79,8 +79,8 @@ type notifier struct {
 	saidRead     string
 }
 
-// Run tells the receivers what happens until ctx ends. It returns an error only
-// where it can't begin: what fails later is tried again.
+// Run tells the receivers what happens until ctx ends. What fails is tried again:
+// it returns an error only for a connection that JetStream can't be used over.
 func Run(ctx context.Context, o Options) error {
 	o = o.withDefaults()
 	js, err := jetstream.New(o.Conn)
@@ -89,9 +89,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	n := &notifier{o: o, js: js, log: o.Logger, m: newMetrics(o.Registerer), readAt: time.Now()}
 	defer n.m.unregister()
-	if err := n.restore(time.Now()); err != nil {
-		return fmt.Errorf("notify: %w", err)
-	}
+	n.restore(time.Now())
 	working, stop := context.WithCancel(ctx)
 	var workers sync.WaitGroup
 	for _, r := range n.receivers {
@@ -107,11 +105,12 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// restore takes over what the state file holds.
-func (n *notifier) restore(now time.Time) error {
+// restore takes over what the state file holds. One that can't be read is written
+// anew: whoever would rather have it stop stops rollouts with it.
+func (n *notifier) restore(now time.Time) {
 	s, err := loadState(n.o.Dir)
 	if err != nil {
-		return fmt.Errorf("its state: %w: put it right, or remove the file to begin with what happens from now on", err)
+		n.log.Error("the state can't be read; beginning with what happens from now on", "err", err)
 	}
 	if n.fresh = s == nil; n.fresh {
 		s = &state{}
@@ -130,7 +129,6 @@ func (n *notifier) restore(now time.Time) error {
 	for name, queue := range s.Queues {
 		n.log.Warn("a receiver is gone from the file, and what it was to be told with it", "receiver", name, "events", len(queue))
 	}
-	return nil
 }
 
 // run is the loop of the one goroutine.
