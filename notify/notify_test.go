@@ -355,7 +355,7 @@ func TestRetries(t *testing.T) {
 	h.status.Store(503)
 	refuses.status.Store(403)
 	late.status.Store(500)
-	r := w.run(w.load(webhook("a", h, ""), webhook("refuses", refuses, ""), webhook("late", late, ", retryFor: 100ms")))
+	r := w.run(w.load(webhook("a", h, ""), webhook("refuses", refuses, ""), webhook("late", late, ", retryFor: 2s")))
 	w.aborts("r1", "typo")
 	r.eventually(func() error {
 		if h.asked.Load() < 5 || !strings.Contains(r.log.String(), "receiver=late event=r1.aborted") || strings.Count(r.log.String(), "is given up") != 2 {

@@ -257,7 +257,7 @@ func TestProgramFails(t *testing.T) {
 func TestGroupIsKilled(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
 	t.Setenv("PID", pid)
-	_, err := execute(t, time.Second, Example(Aborted, day), script(t, `sleep 1000 & echo $! > "$PID"; wait`))
+	_, err := execute(t, 3*time.Second, Example(Aborted, day), script(t, `sleep 1000 & echo $! > "$PID"; wait`))
 	if err == nil {
 		t.Fatal("it should have been killed")
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -155,9 +156,7 @@ func (p *poster) send(ctx context.Context, e Event, body []byte, now time.Time) 
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "tsunamid/"+version.Version)
-	for name, values := range r.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, r.header)
 	req.Header.Set(HeaderEvent, string(e.Kind))
 	req.Header.Set(HeaderID, e.ID)
 	if r.secret != nil {
