@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 type hook struct {
 	*httptest.Server
 	file string
+	down atomic.Bool // it answers 503
+	lost atomic.Int64
 
 	mu  sync.Mutex
 	got []notify.Event
@@ -31,7 +34,12 @@ type hook struct {
 func newHook(t *testing.T) *hook {
 	t.Helper()
 	h := &hook{}
-	h.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.down.Load() {
+			h.lost.Add(1)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		var e notify.Event
 		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
 			t.Error(err)
@@ -119,6 +127,41 @@ func TestNotify(t *testing.T) {
 	if e := events[2]; e.Why != "fixed" || e.Actor != "ada" || e.Sequence != events[1].Sequence {
 		t.Errorf("got %+v", e)
 	}
+}
+
+// Killed without warning while a receiver is down, it tells that one afterwards
+// what it was to be told, and what happened meanwhile.
+func TestNotifyKilled(t *testing.T) {
+	h := newHook(t)
+	args := []string{"--data", t.TempDir(), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--notify", h.file}
+	cmd, p, ended := spawn(t, args...)
+	at := p.await(up)
+	p.await("telling what happens to rollouts")
+	h.down.Store(true)
+	if err := client(t, at[2]).Conn().Publish(subjects.KindStop.Subject(""), []byte("incident 4711")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if h.lost.Load() == 0 {
+			return fmt.Errorf("nothing was tried:\n%s", p.stderr.String())
+		}
+		return nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+
+	p = launch(t, "--data", args[1], "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+	if _, err := client(t, p.await(up)[2]).Conn().Request(subjects.KindAbort.Subject("docker"), []byte("users see errors"), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	p.wait()
+	h.down.Store(false)
+	p = launch(t, args...)
+	p.await(up)
+	h.hears(t, p, notify.Stopped, notify.Aborted)
 }
 
 // With identities it reads as the console does, and no right was added for it.
