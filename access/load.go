@@ -24,6 +24,9 @@ func LoadCredentials(file string) (*Credentials, error) {
 	return c, nil
 }
 
+// ReadSecret reads a file that nobody but its owner may read.
+func ReadSecret(file string) ([]byte, error) { return readSecret(file) }
+
 // LoadKeyring reads a file of pinned keys. It is no secret, but whoever may
 // write it says whose seals count: it must be the caller's own or root's, and
 // nobody else's to write.

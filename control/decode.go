@@ -57,7 +57,11 @@ func (d *decoder) decode(n *node, path string, v reflect.Value, ignored ...strin
 		d.fields(n, path, v, ignored)
 	case reflect.Slice:
 		if n.kind != isSequence {
-			d.fail(n, path, "is %s: want a list, such as [%s]", describe(n), examples[v.Type().Elem()])
+			want := "a list"
+			if example := examples[v.Type().Elem()]; example != "" {
+				want += ", such as [" + example + "]"
+			}
+			d.fail(n, path, "is %s: want %s", describe(n), want)
 			return
 		}
 		s := reflect.MakeSlice(v.Type(), len(n.items), len(n.items))

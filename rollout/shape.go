@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -265,4 +266,20 @@ func (c curve) gate(approved []Approval) (i int, at time.Duration, ok bool) {
 		}
 	}
 	return 0, 0, false
+}
+
+// WavesDone counts the waves that are over when the ramp's clock shows elapsed:
+// the next one has begun, or waits for its approval or for room in flight. The
+// last one is over when the rollout is complete, and isn't counted.
+func (r *Record) WavesDone(elapsed time.Duration) int {
+	if r.Spec.Ramp.Shape != Waves || r.Clock.IsZero() {
+		return 0
+	}
+	c := curve{&r.Spec.Ramp, cmp.Or(r.Length, r.Spec.Ramp.Length())}
+	n := 0
+	// A clock that is held before a place stands one nanosecond before it.
+	for n+1 < len(c.Waves) && elapsed+1 >= max(1, min(c.length, c.wave(n+1))) {
+		n++
+	}
+	return n
 }

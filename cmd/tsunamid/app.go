@@ -57,7 +57,8 @@ func command() *cobra.Command {
 By itself it runs everything in one process: a broker that agents and tsunamictl
 connect to, the scheduler, the guard that freezes a rollout which does harm
 (sloguard), and the console over HTTP. --run picks parts of it, and --nats uses an
-existing NATS cluster instead of the embedded broker.
+existing NATS cluster instead of the embedded broker. With --notify it also tells people
+and programs what happens to rollouts.
 
 Without identities it listens on loopback only. With --access nobody gets in without
 one; with --tls-cert besides, it may listen on the network.
@@ -84,7 +85,7 @@ SIGTERM and SIGINT stop it in order, within 10 seconds; a second one at once.`,
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	f.define(cmd)
-	cmd.AddCommand(demoCommand())
+	cmd.AddCommand(demoCommand(), notifyCommand())
 	return cmd
 }
 

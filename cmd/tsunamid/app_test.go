@@ -398,7 +398,7 @@ func TestUsage(t *testing.T) {
 		args string
 		want string // in the message
 	}{
-		{"--run broker,guard", `there is no part "guard": want some of broker,scheduler,sloguard,console`},
+		{"--run broker,guard", `there is no part "guard": want some of broker,scheduler,sloguard,console,notify`},
 		{"--run sloguard", "--nats has to say where the broker is"},
 		{"--run broker,broker", "names broker twice"},
 		{"--run=", "names no part"},
@@ -431,11 +431,16 @@ func TestUsage(t *testing.T) {
 		{"--log-level loud", "loud"},
 		{"--log-format xml", "xml"},
 		{"--nonsense", "unknown flag: --nonsense"},
-		{"demos", `"demos" isn't a command: want demo, or flags alone`},
+		{"demos", `"demos" isn't a command: want demo, notify, or flags alone`},
 		{"demo now", "takes no arguments"},
 		{"demo --hosts 0", "want 1 to"},
 		{"demo --over 1.5h", "isn't a duration"},
 		{"demo --over 10ms", "want 1s to"},
+		{"--run broker,notify", "--notify has to say whom"},
+		{"--run broker --notify x", "--notify is for the notify, which doesn't run here"},
+		{"--notify /nonexistent/notify.yaml", "--notify: open /nonexistent/notify.yaml"},
+		{"notify", "--notify is missing"},
+		{"notify --notify /nonexistent/notify.yaml", "--notify: open /nonexistent/notify.yaml"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			var stdout, stderr buffer

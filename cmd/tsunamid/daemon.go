@@ -135,6 +135,11 @@ func start(ctx context.Context, c config) (_ *daemon, err error) {
 			return nil, err
 		}
 	}
+	if c.runs(partNotify) {
+		if err := d.startNotify(ctx); err != nil {
+			return nil, err
+		}
+	}
 	d.logger.Info("tsunamid is up", d.whereabouts()...)
 	return d, nil
 }
@@ -240,6 +245,11 @@ func (d *daemon) goPart(ctx context.Context, name string, run func(ctx context.C
 // connect makes a connection of its own for a part, so that the broker's list
 // of connections shows them apart.
 func (d *daemon) connect(part string) (*nats.Conn, jetstream.JetStream, error) {
+	return d.connectAs(part, part)
+}
+
+// connectAs is connect for a part that has another's identity.
+func (d *daemon) connectAs(part, identity string) (*nats.Conn, jetstream.JetStream, error) {
 	o := bus.ConnectOptions{Name: "tsunamid " + part, Logger: d.logger.With("part", part)}
 	if d.broker != nil {
 		o.InProcess = d.broker.InProcess()
@@ -248,7 +258,7 @@ func (d *daemon) connect(part string) (*nats.Conn, jetstream.JetStream, error) {
 	}
 	if d.trust != nil {
 		var err error
-		if o.Creds, o.Inbox, err = d.trust.identity(part); err != nil {
+		if o.Creds, o.Inbox, err = d.trust.identity(identity); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -157,7 +157,7 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 func (d *demo) start(ctx context.Context, logger *slog.Logger) (err error) {
 	d.show.milestone("starting broker, scheduler, guard and console …")
 	d.daemon, err = start(ctx, config{
-		data: filepath.Join(d.dir, "broker"), listen: "127.0.0.1:0", http: "127.0.0.1:0", parts: allParts,
+		data: filepath.Join(d.dir, "broker"), listen: "127.0.0.1:0", http: "127.0.0.1:0", parts: defaultParts,
 		heartbeat: demoHeartbeat, logger: logger,
 	})
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/common/promslog"
 	"github.com/spf13/cobra"
+
+	"github.com/tsunami-rollouts/tsunami/notify"
 )
 
 // The parts that --run picks from, in the order in which they start.
@@ -22,9 +24,14 @@ const (
 	partScheduler = "scheduler"
 	partSloguard  = "sloguard"
 	partConsole   = "console"
+	partNotify    = "notify"
 )
 
-var allParts = []string{partBroker, partScheduler, partSloguard, partConsole}
+// allParts run by default, but for partNotify, which needs to be told whom to
+// notify.
+var allParts = []string{partBroker, partScheduler, partSloguard, partConsole, partNotify}
+
+var defaultParts = allParts[:len(allParts)-1]
 
 // flags are the program's flags as they were given.
 type flags struct {
@@ -40,13 +47,14 @@ type flags struct {
 	prometheusCA       string
 	alertmanager       string
 	replicas           int
+	notify             string
 	logLevel           *promslog.Level
 	logFormat          *promslog.Format
 }
 
 // config is what to run: valid, with every default filled in.
 type config struct {
-	data   string   // of the embedded broker
+	data   string   // of the embedded broker, and of notify
 	listen string   // of the embedded broker
 	http   string   // of the console
 	parts  []string // at least one
@@ -62,6 +70,8 @@ type config struct {
 	// prometheus is the URL of what objectives with a query are asked of, and
 	// alertmanager that of what says which alerts a webhook left out; "": nobody.
 	prometheus, prometheusToken, prometheusCA, alertmanager string
+	// notify is who is told what happens; nil: nobody.
+	notify *notify.Config
 	// heartbeat is the agents'; 0 is the parts' default.
 	heartbeat time.Duration
 	logger    *slog.Logger
@@ -92,10 +102,10 @@ func (f *flags) define(cmd *cobra.Command) {
 	_ = f.logFormat.Set("logfmt") // it is one of the two
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVar(&f.data, "data", defaultData(), "keep the embedded broker's data in `DIR`")
+	fs.StringVar(&f.data, "data", defaultData(), "keep the embedded broker's data, and what has been notified, in `DIR`")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:4222", "`ADDR`ess of the embedded broker; beyond loopback only with --access and --tls-cert; port 0 takes a free one")
 	fs.StringVar(&f.http, "http", "127.0.0.1:8422", "`ADDR`ess of the console; beyond loopback only with --access and --tls-cert; port 0 takes a free one")
-	fs.StringSliceVar(&f.run, "run", allParts, "the `PARTS` to run, with commas between them")
+	fs.StringSliceVar(&f.run, "run", defaultParts, "the `PARTS` to run, with commas between them; "+partNotify+" too where --notify is given")
 	fs.StringVar(&f.nats, "nats", "", "use the NATS cluster at `URL`, or at several with commas between them, and run no broker")
 	fs.StringVar(&f.access, "access", "", "let nobody in without an identity: the access directory `DIR`, which 'tsunamictl access init' makes")
 	fs.BoolVar(&f.adopt, "adopt", false, "take over what was stored without identities, and seal it: once, when --access is new")
@@ -109,6 +119,7 @@ func (f *flags) define(cmd *cobra.Command) {
 	fs.StringVar(&f.prometheusCA, "prometheus-ca", "", "the `FILE` of the authorities of --prometheus, if not the machine's")
 	fs.StringVar(&f.alertmanager, "alertmanager", "", "ask the Alertmanager at `URL` for alerts that its webhook left out")
 	fs.IntVar(&f.replicas, "replicas", 1, "make the streams on --nats with `N` replicas: 1, 3 or 5")
+	fs.StringVar(&f.notify, "notify", "", "tell the receivers that `FILE` names what happens to rollouts; 'tsunamid notify' tries them")
 	fs.Var(text{"LEVEL", f.logLevel}, "log-level", "the least level that is logged: "+strings.Join(promslog.LevelFlagOptions, ", "))
 	fs.Var(text{"FORMAT", f.logFormat}, "log-format", "how log lines are written: "+strings.Join(promslog.FormatFlagOptions, ", "))
 }
@@ -120,7 +131,10 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 		ca: f.ca, access: f.access, adopt: f.adopt, tlsCert: f.tlsCert, tlsKey: f.tlsKey, tlsClientCA: f.tlsClientCA,
 		prometheus: f.prometheus, prometheusToken: f.prometheusToken, prometheusCA: f.prometheusCA, alertmanager: f.alertmanager}
 	if given("nats") && !given("run") {
-		c.parts = allParts[1:]
+		c.parts = defaultParts[1:]
+	}
+	if given("notify") && !given("run") {
+		c.parts = append(slices.Clone(c.parts), partNotify)
 	}
 	if len(c.parts) == 0 {
 		return c, usagef("--run names no part: want some of %s", strings.Join(allParts, ","))
@@ -148,9 +162,18 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 			return c, usagef("--%s is for an existing broker: give --nats too, or leave it out", name)
 		}
 	}
-	for _, only := range []struct{ name, part string }{{"data", partBroker}, {"listen", partBroker}, {"http", partConsole}} {
-		if given(only.name) && !c.runs(only.part) {
+	for _, only := range []struct{ name, part string }{{"data", partBroker}, {"listen", partBroker}, {"http", partConsole}, {"notify", partNotify}} {
+		if given(only.name) && !c.runs(only.part) && (only.name != "data" || !c.runs(partNotify)) {
 			return c, usagef("--%s is for the %s, which doesn't run here: leave it out", only.name, only.part)
+		}
+	}
+	if c.runs(partNotify) {
+		if f.notify == "" {
+			return c, usagef("--run names %s: --notify has to say whom, such as --notify /etc/tsunami/notify.yaml", partNotify)
+		}
+		var err error
+		if c.notify, err = notify.Load(f.notify); err != nil {
+			return c, usagef("--notify: %w", err)
 		}
 	}
 	if !slices.Contains([]int{1, 3, 5}, c.replicas) {
@@ -173,10 +196,10 @@ func (f *flags) config(given func(name string) bool) (config, error) {
 	if err := c.checkTrust(); err != nil {
 		return c, err
 	}
+	if (c.runs(partBroker) || c.runs(partNotify)) && c.data == "" {
+		return c, usagef("--data is empty: want a directory")
+	}
 	if c.runs(partBroker) {
-		if c.data == "" {
-			return c, usagef("--data is empty: want a directory")
-		}
 		if err := c.checkAddress("listen", c.listen); err != nil {
 			return c, err
 		}

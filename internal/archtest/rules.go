@@ -23,7 +23,7 @@ var vocabulary = slices.Concat([]string{"subjects"}, cores)
 var plumbing = slices.Concat([]string{"bus", "control", "evidence", "access", "promql"}, vocabulary)
 
 // parts run beside each other and know each other by the wire only.
-var parts = []string{"scheduler", "hostagent", "sloguard", "console"}
+var parts = []string{"scheduler", "hostagent", "sloguard", "console", "notify"}
 
 // row says which packages of the module a package and those below it may
 // import outside of their tests. A package may always import what lies below
@@ -50,6 +50,7 @@ var arrows = []row{
 	{"hostagent", plumbing},
 	{"sloguard", plumbing},
 	{"console", plumbing},
+	{"notify", plumbing},
 	{"cmd/tsunamid", slices.Concat(parts, plumbing, []string{"broker"})},
 	{"cmd/tsunami-agent", slices.Concat(plumbing, []string{"hostagent"})},
 	{"cmd/tsunamictl", plumbing},
