@@ -75,8 +75,8 @@ func TestOutcomes(t *testing.T) {
 		"a warning":         {says(`{"status":"success","warnings":["a store is missing"],"data":{"resultType":"vector","result":[` + sample("", 0, "0") + `]}}`), slo.Inconclusive, "a store is missing"},
 		"a bad query":       {says(`{"status":"error","errorType":"bad_data","error":"parse error"}`), slo.Errored, "parse error"},
 		"a page of HTML":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>log in</html>") }, slo.Errored, ""},
-		"a failing server":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, slo.Errored, "500"},
-		"a redirect":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, slo.Errored, ""},
+		"a failing server":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, slo.Errored, "500"},
+		"a redirect":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, slo.Errored, ""},
 		"nobody who speaks": {func(_ http.ResponseWriter, r *http.Request) { _ = r.ParseForm(); <-r.Context().Done() }, slo.Errored, "no answer within"},
 	} {
 		t.Run(name, func(t *testing.T) {
