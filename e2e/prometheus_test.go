@@ -54,7 +54,8 @@ rule_files: [%s]
 alerting: {alertmanagers: [{static_configs: [{targets: ["%s"]}]}]}
 scrape_configs:
   - {job_name: app, honor_labels: true, static_configs: [{targets: ["%s"]}]}
-`, rules, m.alertmanager, m.nodes))
+  - {job_name: self, static_configs: [{targets: ["%s"]}]}
+`, rules, m.alertmanager, m.nodes, m.prometheus))
 	m.startPrometheus()
 	p := start(s.t, s.dir, "tsunamid", "tsunamid", "--data", filepath.Join(s.dir, "data"), "--listen", s.address(),
 		"--http", strings.TrimPrefix(s.http, "http://"), "--prometheus", "http://"+m.prometheus, "--alertmanager", "http://"+m.alertmanager)
@@ -141,12 +142,12 @@ func (m *monitoring) limited(id, words string) {
 // rollouts, and hold them while nobody answers.
 func TestPrometheus(t *testing.T) {
 	m := monitored(newSite(t))
-	m.apply("variables.yaml", stringVariable("query_version")+stringVariable("alert_version")+stringVariable("textfile_version"))
+	m.apply("variables.yaml", stringVariable("query_version")+stringVariable("alert_version")+stringVariable("textfile_version")+stringVariable("ratio_version"))
 	var agents []string
 	for i := range 4 {
 		name := fmt.Sprintf("web%d.example.net", i+1)
 		m.agent(name, "web", fmt.Sprintf(
-			"enact:\n  query_version: {exec: [\"true\"]}\n  alert_version: {exec: [\"true\"]}\n  textfile_version: {exec: [\"true\"]}\n"+
+			"enact:\n  query_version: {exec: [\"true\"]}\n  alert_version: {exec: [\"true\"]}\n  textfile_version: {exec: [\"true\"]}\n  ratio_version: {exec: [\"true\"]}\n"+
 				"checks:\n  errors: {exporter: {from: \"http://%s/metrics\", metric: app_errors, success: \"< 5\"}, every: 1s}\n", m.nodes))
 		agents = append(agents, name)
 	}
@@ -181,6 +182,16 @@ func TestPrometheus(t *testing.T) {
 	m.told("textfile")
 	m.metric("app_errors 9", "app_alert 0")
 	m.limited("textfile", "more hosts failed than its failureLimit")
+
+	// An error budget that burns too fast holds, and freezes nothing.
+	m.metric("app_errors 0", "app_alert 0", "app_bad 0")
+	const samples = "sum(rate(prometheus_tsdb_head_samples_appended_total[$window]))"
+	m.begin("ratio", "ratio_version", "kind: Objective\nname: ratio-fine\nratio: {bad: \"scalar(app_bad) * "+samples+"\", total: \""+samples+
+		"\", target: 99%, burn: [{rate: 2, short: 1m, long: 2m}]}\n")
+	m.metric("app_errors 0", "app_alert 0", "app_bad 0.5")
+	m.unclear("ratio", "burns too fast: the query gives 25")
+	m.metric("app_errors 0", "app_alert 0", "app_bad 0.01")
+	m.cleared("ratio")
 
 	// What was recorded comes to the same with Prometheus gone.
 	m.server.stop()

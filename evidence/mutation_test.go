@@ -42,7 +42,7 @@ var mutations = []mutation{
 	{"a host that fails time and again", "slo/watch.go", "s.done = true", "", "TestAHostFailsOnce"},
 	{"one look for two", "slo/look.go", "w.now.Sub(s.since) >= j.failing()", "true", "TestLooksCount"},
 	{"a gap between looks", "slo/look.go", "case gap:", "case gap && false:", "TestLooksForget"},
-	{"a gate that fails before the change", "slo/look.go", "outcome != Failing || !changed || !news", "outcome != Failing || !changed && !news", "TestGate"},
+	{"a gate that fails before the change", "slo/look.go", "outcome != Failing || !changed || !news ||", "outcome != Failing || !changed && !news ||", "TestGate"},
 	{"silence dropped", "evidence/host.go", "t.watch.Silent(name, s.Session, f.now)", "_ = t", "TestSilence"},
 	{"a duplicate taken twice", "evidence/host.go", "sequence <= h.sequence", "false", "TestWhatIsTakenOfEvents"},
 	{"an older boot's event taken", "evidence/host.go", ", slices.Contains(h.boots, boot):", ":", "TestWhatIsTakenOfEvents"},

@@ -72,7 +72,7 @@ func (f *Fold) Queries() (out []*slo.Objective) {
 			continue
 		}
 		for _, o := range t.watch.Objectives() {
-			if o.PromQL != nil && !slices.ContainsFunc(out, func(other *slo.Objective) bool { return other.Name == o.Name }) {
+			if o.Asked() != nil && !slices.ContainsFunc(out, func(other *slo.Objective) bool { return other.Name == o.Name }) {
 				out = append(out, o)
 			}
 		}
@@ -83,8 +83,8 @@ func (f *Fold) Queries() (out []*slo.Objective) {
 // about is the query of an objective that a rollout is judged by.
 func (f *Fold) about(objective rollout.ID) *slo.Query {
 	for _, t := range f.ordered {
-		if o := t.watch.Objective(objective); o != nil && o.PromQL != nil {
-			return o.PromQL
+		if o := t.watch.Objective(objective); o != nil && o.Asked() != nil {
+			return o.Asked()
 		}
 	}
 	return nil

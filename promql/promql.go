@@ -117,7 +117,7 @@ type Answer struct {
 func (c *Client) Ask(ctx context.Context, o *slo.Objective, now time.Time) Answer {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	value, warnings, _, err := c.api.Query(ctx, o.PromQL.Query, now, v1.WithTimeout(maxTime))
+	value, warnings, _, err := c.api.Query(ctx, o.Asked().Query, now, v1.WithTimeout(maxTime))
 	whole := func(outcome slo.Outcome, format string, args ...any) Answer {
 		return Answer{Time: now, Said: Said{outcome, short(fmt.Sprintf(format, args...))}}
 	}
@@ -163,8 +163,8 @@ func judge(o *slo.Objective, samples []*model.Sample, now time.Time) Answer {
 	a := Answer{Time: now, Hosts: map[rollout.Host]Said{}, Roles: map[rollout.Word]Said{}}
 	for _, s := range samples {
 		said := one(o, s, now)
-		name := string(s.Metric[model.LabelName(o.PromQL.Names())])
-		switch o.PromQL.Of() {
+		name := string(s.Metric[model.LabelName(o.Asked().Names())])
+		switch o.Asked().Of() {
 		case slo.PerHost:
 			if host, err := rollout.ParseHost(slo.HostLabel(name)); err == nil {
 				a.Hosts[host] = worse(a.Hosts[host], said)
@@ -177,14 +177,14 @@ func judge(o *slo.Objective, samples []*model.Sample, now time.Time) Answer {
 			a.Said = worse(a.Said, said)
 		}
 	}
-	if o.PromQL.Of() == slo.PerRollout {
+	if o.Asked().Of() == slo.PerRollout {
 		return a
 	}
 	if len(a.Hosts)+len(a.Roles) == 0 {
-		a.Said = Said{slo.Inconclusive, fmt.Sprintf("none of %d samples has a label %s that names a %s", len(samples), o.PromQL.Names(), o.PromQL.Of())}
+		a.Said = Said{slo.Inconclusive, fmt.Sprintf("none of %d samples has a label %s that names a %s", len(samples), o.Asked().Names(), o.Asked().Of())}
 		return a
 	}
-	if o.PromQL.Of() == slo.PerRole {
+	if o.Asked().Of() == slo.PerRole {
 		return a
 	}
 	for host, said := range a.Hosts {
@@ -208,7 +208,7 @@ func one(o *slo.Objective, s *model.Sample, now time.Time) Said {
 	if age := now.Sub(s.Timestamp.Time()); age.Abs() > o.Fresh() {
 		return Said{slo.Inconclusive, fmt.Sprintf("the sample is of %s", s.Timestamp.Time().UTC().Format(time.RFC3339))}
 	}
-	outcome := o.PromQL.Judge(value)
+	outcome := o.Asked().Judge(value)
 	why := "the query gives " + strconv.FormatFloat(value, 'g', 6, 64)
 	if math.IsNaN(value) {
 		why = "the query gives no number (NaN)"

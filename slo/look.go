@@ -106,7 +106,7 @@ func (w *Watch) Gate(objective field.ID, role field.Word, outcome Outcome, why s
 		return
 	}
 	j.look(outcome, why, w.now)
-	if outcome != Failing || !changed || !news {
+	if outcome != Failing || !changed || !news || j.Ratio != nil {
 		return
 	}
 	if j.failures++; j.failures > j.Limit() {
@@ -171,6 +171,8 @@ func (j *judged) unclear(now time.Time) string {
 	stale := now.Sub(j.heard) > j.Fresh()
 	switch {
 	case !j.Signal() || j.NoData == NoDataPass:
+	case j.Ratio != nil && j.outcome == Failing:
+		return fmt.Sprintf("%s: the error budget of %s in %s burns too fast: %s", j.Name, j.Ratio.Target, j.Ratio.Over(), j.why)
 	case j.Gate() && j.outcome == Failing && j.failures == 0:
 		return fmt.Sprintf("%s: it fails already, whatever the change does: %s", j.Name, j.why)
 	case j.Alert != nil && j.Alert.Watchdog != "" && stale:
@@ -178,9 +180,9 @@ func (j *judged) unclear(now time.Time) string {
 	case j.Alert != nil:
 	case j.outcome == "":
 		return fmt.Sprintf("%s: Prometheus hasn't been asked yet: tsunamid's --prometheus says where it is", j.Name)
-	case j.outcome == Errored && j.inARow > or(j.PromQL.ConsecutiveErrorLimit, DefaultConsecutiveErrorLimit):
+	case j.outcome == Errored && j.inARow > or(j.Asked().ConsecutiveErrorLimit, DefaultConsecutiveErrorLimit):
 		return fmt.Sprintf("%s: Prometheus gave no answer %d times in a row: %s", j.Name, j.inARow, j.why)
-	case j.outcome == Inconclusive && j.inARow > or(j.PromQL.InconclusiveLimit, DefaultInconclusiveLimit):
+	case j.outcome == Inconclusive && j.inARow > or(j.Asked().InconclusiveLimit, DefaultInconclusiveLimit):
 		return fmt.Sprintf("%s: what Prometheus answers was inconclusive %d times in a row: %s", j.Name, j.inARow, j.why)
 	case stale:
 		return fmt.Sprintf("%s: no answer of Prometheus has said anything for longer than %s: %s", j.Name, field.Duration(j.Fresh()), j.why)

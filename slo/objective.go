@@ -14,10 +14,11 @@ type Objective struct {
 	Name field.ID `json:"name"`
 	// Check is a check of the agents, by the name that it has in their files;
 	// PromQL is a query to Prometheus; Alert is an alert of Alertmanager. One of
-	// them is given.
+	// these is given,
 	Check  field.ID `json:"check,omitempty"`
 	PromQL *Query   `json:"promql,omitempty"`
 	Alert  *Alert   `json:"alert,omitempty"`
+	Ratio  *Ratio   `json:"ratio,omitempty"` // or a service level objective
 	// FailureLimit is how many failures are tolerated, whatever their weight: of
 	// changed hosts, where the objective is about hosts, and nil is without limit;
 	// of looks where it is about a role or the rollout, and nil is none.

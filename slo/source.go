@@ -196,12 +196,20 @@ func HostLabel(value string) string {
 // Gate says whether the objective isn't about single hosts: nothing is weighed
 // then, a failure freezes.
 func (o *Objective) Gate() bool {
-	return o.PromQL != nil && o.PromQL.Of() != PerHost || o.Alert != nil && o.Alert.Of() != PerHost
+	return o.Ratio != nil || o.PromQL != nil && o.PromQL.Of() != PerHost || o.Alert != nil && o.Alert.Of() != PerHost
 }
 
 // Signal says whether what hosts do is looked at from outside rather than by a
 // check of their agents.
 func (o *Objective) Signal() bool { return o.Check == "" }
+
+// Asked is what Prometheus is asked for the objective; nil: nothing.
+func (o *Objective) Asked() *Query {
+	if o.Ratio != nil {
+		return o.Ratio.Query()
+	}
+	return o.PromQL
+}
 
 // Source says in a few words by what hosts are judged.
 func (o *Objective) Source() string {
@@ -210,6 +218,8 @@ func (o *Objective) Source() string {
 		return "promql per " + string(o.PromQL.Of())
 	case o.Alert != nil:
 		return "alert " + o.Alert.Name
+	case o.Ratio != nil:
+		return "ratio of " + o.Ratio.Target.String()
 	}
 	return "check " + string(o.Check)
 }
@@ -220,17 +230,17 @@ func (o *Objective) sourceFaults(add func(path, format string, args ...any)) {
 	for _, each := range []struct {
 		name  string
 		there bool
-	}{{"check", o.Check != ""}, {"promql", o.PromQL != nil}, {"alert", o.Alert != nil}} {
+	}{{"check", o.Check != ""}, {"promql", o.PromQL != nil}, {"alert", o.Alert != nil}, {"ratio", o.Ratio != nil}} {
 		if each.there {
 			sources = append(sources, each.name)
 		}
 	}
 	switch len(sources) {
 	case 0:
-		add("check", "is missing: the name of a check of the agents; or promql, or alert")
+		add("check", "is missing: the name of a check of the agents; or promql, alert or ratio")
 	case 1:
 	default:
-		add(sources[1], "comes beside %s: an objective has one of check, promql and alert", sources[0])
+		add(sources[1], "comes beside %s: an objective has one of check, promql, alert and ratio", sources[0])
 	}
 	if o.Check != "" {
 		if _, err := field.ParseID("check", string(o.Check)); err != nil {
@@ -242,6 +252,9 @@ func (o *Objective) sourceFaults(add func(path, format string, args ...any)) {
 	}
 	if a := o.Alert; a != nil {
 		a.faults(add)
+	}
+	if r := o.Ratio; r != nil {
+		r.faults(add)
 	}
 	if o.FailureLimit != nil && (*o.FailureLimit < 0 || *o.FailureLimit > maxLimit) {
 		add("failureLimit", "%d is out of range: want 0 (the first failure freezes) to %d", *o.FailureLimit, maxLimit)

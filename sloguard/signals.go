@@ -88,7 +88,7 @@ type watcher struct {
 // guard judges: so does a replay.
 func (g *guard) asks(ctx context.Context, o *slo.Objective) {
 	w := &watcher{o: o}
-	tick := time.NewTicker(o.PromQL.Interval())
+	tick := time.NewTicker(o.Asked().Interval())
 	defer tick.Stop()
 	for {
 		select {
@@ -145,9 +145,9 @@ func (w *watcher) records(a promql.Answer) []subjects.Signal {
 			failing = failing || said.Outcome != slo.Success
 		}
 	}
-	conclusive := w.o.PromQL.Of() == slo.PerHost && a.Outcome == slo.Success
+	conclusive := w.o.Asked().Of() == slo.PerHost && a.Outcome == slo.Success
 	if s.Full = a.Time.Sub(w.full) >= fullEvery && (conclusive || w.full.IsZero()); s.Full {
-		w.full, w.known, s.Query = a.Time, nil, w.o.PromQL.Query
+		w.full, w.known, s.Query = a.Time, nil, w.o.Asked().Query
 	}
 	var failed, passing, unsaid []rollout.Host
 	if conclusive {

@@ -46,7 +46,7 @@ of those stands with it.`,
 				return a.emit(v, func() { a.objectiveFields(v) })
 			},
 		},
-		a.objectiveTestCommand(), a.replayCommand(),
+		a.objectiveTestCommand(), a.replayCommand(), a.importCommand(),
 	)
 	return cmd
 }
@@ -143,8 +143,13 @@ func (a *app) objectiveFields(v *control.ObjectiveView) {
 // rules says in words what an objective demands.
 func rules(f *fields, objective *slo.Objective) {
 	o := filled(objective)
-	if o.PromQL != nil {
-		f.add("query", o.PromQL.Query)
+	if q := o.Asked(); q != nil {
+		f.add("query", q.Query)
+	}
+	if o.Ratio != nil {
+		f.add("a ratio", fmt.Sprintf("a rollout holds while the error budget of %s in %s burns too fast, and is never frozen by it", o.Ratio.Target, o.Ratio.Over()))
+		f.add("freshness", fmt.Sprintf("an answer that is older than %s holds a rollout until a newer one comes", o.Freshness))
+		return
 	}
 	if o.Gate() {
 		f.add("a gate", fmt.Sprintf("%s: more than %d failures freeze, once what it is about has been changed; nothing is weighed", o.Source(), o.Limit()))
