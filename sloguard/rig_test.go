@@ -32,6 +32,8 @@ type rig struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	dial   func() (*nats.Conn, error)
+	// prometheus is what the guard asks, if anything.
+	prometheus Asker
 
 	mu     sync.Mutex
 	events map[rollout.Host]uint64
@@ -101,7 +103,7 @@ func (r *rig) guard() (stop func()) {
 	done := make(chan error, 1)
 	o := Options{
 		Conn: nc, Name: "test", Heartbeat: testHeartbeat, Renew: 200 * time.Millisecond, Lease: time.Second, TakeAtOnce: true,
-		Logger: slog.New(slog.NewTextHandler(testLog{}, nil)),
+		Logger: slog.New(slog.NewTextHandler(testLog{}, nil)), Prometheus: r.prometheus,
 	}
 	go func() { done <- Run(ctx, o) }()
 	stop = sync.OnceFunc(func() {
