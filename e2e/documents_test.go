@@ -307,7 +307,7 @@ func TestObjectivesGuide(t *testing.T) {
 		t.Fatal(err)
 	}
 	objectives, checks := 0, 0
-	for _, block := range strings.Split(string(text), "\n\n") {
+	for block := range strings.SplitSeq(string(text), "\n\n") {
 		if !strings.HasPrefix(block, "    ") {
 			continue
 		}
