@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -115,18 +117,23 @@ func replayed() *control.Replay {
 func recordEvidence(js jetstream.JetStream) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	stored, err := bus.LastSequence(ctx, js, subjects.EvidenceStream)
-	if err != nil {
-		return err
-	}
 	put := func(m bus.Message, err error) error {
 		if err == nil {
 			_, err = bus.Put(ctx, js, m)
 		}
-		for stored++; err == nil; time.Sleep(time.Millisecond) {
-			n, reading := bus.LastSequence(ctx, js, subjects.EvidenceStream)
-			if err = reading; n >= stored {
+		at := m.Subject
+		if kind, name, foreign := subjects.ParseKey(m.Subject); foreign == nil {
+			at = subjects.EvidenceOf(kind, name)
+		} else if host, foreign := subjects.HostOf(m.Subject); foreign == nil && m.Subject == subjects.HostSubject(host) {
+			at = subjects.EvidenceOf(subjects.KindHost, string(host))
+		}
+		for ; err == nil; time.Sleep(time.Millisecond) {
+			last, reading := bus.Last(ctx, js, subjects.EvidenceStream, at)
+			if reading == nil && bytes.Equal(last.Data, m.Data) {
 				break
+			}
+			if reading != nil && !errors.Is(reading, bus.ErrNotFound) {
+				err = reading
 			}
 		}
 		return err
