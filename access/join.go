@@ -164,8 +164,7 @@ func (s *Server) JoinDesk() (*JoinDesk, error) {
 	if err != nil {
 		return nil, err
 	}
-	fleet := s.Accounts[slices.Index(subjects.Accounts, subjects.AccountFleet)]
-	claims, err := jwt.DecodeAccountClaims(fleet)
+	claims, err := jwt.DecodeAccountClaims(s.Account(subjects.AccountFleet))
 	if err != nil {
 		return nil, fmt.Errorf("the account of hosts: %w", err)
 	}

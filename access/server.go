@@ -65,9 +65,9 @@ func LoadServer(dir string) (*Server, error) {
 	return s, nil
 }
 
-// Core is the JWT of the account that has the streams.
-func (s *Server) Core() string {
-	return s.Accounts[slices.Index(subjects.Accounts, subjects.AccountCore)]
+// Account is an account's JWT.
+func (s *Server) Account(a subjects.Account) string {
+	return s.Accounts[slices.Index(subjects.Accounts, a)]
 }
 
 func (s *Server) stamp() (at [2]time.Time) {

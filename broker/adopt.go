@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tsunami-rollouts/tsunami/access"
+	"github.com/tsunami-rollouts/tsunami/subjects"
 )
 
 // everybody is the account of a server without identities.
@@ -27,7 +28,7 @@ var ErrOthers = errors.New("the streams in the data directory are another accoun
 func adopt(dir string, a *access.Server, wanted bool) error {
 	ours := everybody
 	if a != nil {
-		claims, err := jwt.DecodeAccountClaims(a.Core())
+		claims, err := jwt.DecodeAccountClaims(a.Account(subjects.AccountCore))
 		if err != nil {
 			return fmt.Errorf("an account's JWT: %w", err)
 		}

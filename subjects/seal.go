@@ -45,12 +45,15 @@ func (h Header) Unmarked() Header {
 func (h Header) Ours() Header {
 	out := Header{}
 	for name, values := range h {
-		if strings.HasPrefix(name, sealedPrefix) || name == headerOperation {
+		if ours(name) {
 			out[name] = values
 		}
 	}
 	return out
 }
+
+// ours says whether a header is one that Tsunami reads.
+func ours(name string) bool { return strings.HasPrefix(name, sealedPrefix) || name == headerOperation }
 
 // Sealed gives the bytes that a seal signs: the kind, the message's subject,
 // every header that Tsunami reads, and the body, so that none of them can be
@@ -61,7 +64,7 @@ func (h Header) Ours() Header {
 func Sealed(kind, subject string, h Header, body []byte) []byte {
 	var names []string
 	for name := range h {
-		if strings.HasPrefix(name, sealedPrefix) && name != HeaderSeal || name == headerOperation {
+		if ours(name) && name != HeaderSeal {
 			names = append(names, name)
 		}
 	}
